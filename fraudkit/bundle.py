@@ -1,0 +1,193 @@
+"""The model bundle: one immutable directory per version, verified on load, nothing in it unpickled.
+
+    {bundles}/{version}/
+      scorer.json      what is served                    ┐ the version is computed from these two
+      reference/       what drift is measured against    ┘
+      holdout.parquet  scores and labels, for the threshold page
+      model.skops      the fitted scikit-learn pipeline, for people and MLflow
+      metrics.json     the evaluation
+      card.md          the model card
+      manifest.json    where it came from, and the sha256 of every other file
+
+A bundle holds customers' rows (reference, holdout): guard it like the data it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fraudkit.errors import BundleError
+from fraudkit.scoring import Scorer
+
+MANIFEST: Final = "manifest.json"
+SCORER: Final = "scorer.json"
+REFERENCE: Final = "reference"
+_REQUIRED: Final = (SCORER, "holdout.parquet", "model.skops", "metrics.json", "card.md")
+
+
+class Origin(BaseModel):
+    """Where a bundle came from.
+
+    Attributes:
+        run: Name of the run that made it.
+        trigger: Key of the trigger that started the run.
+        data: Identity of the data it was trained on.
+        code: Commit of the code that trained it.
+        libraries: Versions of the libraries that trained it.
+        created: When, in UTC.
+        parent: Version that this one was derived from by other thresholds or another reference.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    trigger: str
+    data: str
+    code: str
+    libraries: dict[str, str]
+    created: datetime
+    parent: str | None = None
+
+
+class Manifest(Origin):
+    """`manifest.json`: the origin, the version, and the sha256 of every file of the bundle by its path."""
+
+    format: int = 1
+    version: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle."""
+
+    path: Path
+    manifest: Manifest
+    scorer: Scorer
+
+    @property
+    def version(self) -> str:
+        """Twelve hex digits that name what is served."""
+        return self.manifest.version
+
+
+def version_of(directory: Path) -> str:
+    """The version of the content in `directory`: 12 hex digits over `scorer.json` and `reference/`."""
+    files = {SCORER: directory / SCORER}
+    files |= {name: path for name, path in _files(directory).items() if name.startswith(f"{REFERENCE}/")}
+    digest = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        digest.update(f"{name}\0{_sha256(path)}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def seal(draft: Path, bundles: Path, origin: Origin) -> Bundle:
+    """Copy the files of `draft` to `{bundles}/{version}` with a manifest; all of it appears at once.
+
+    The same content sealed again is the bundle that is there already, whatever its origin.
+
+    Raises:
+        BundleError: The draft lacks a file, or the bundle that is there is damaged.
+    """
+    missing = [name for name in _REQUIRED if not (draft / name).is_file()]
+    if missing:
+        raise BundleError(f"the bundle draft {draft} lacks {', '.join(missing)}")
+    version = version_of(draft)
+    target = bundles / version
+    if target.exists():
+        return load(target)
+    files = {name: _sha256(path) for name, path in _files(draft).items()}
+    manifest = Manifest(version=version, files=files, **origin.model_dump())
+    bundles.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=bundles) as scratch:
+        copy = Path(scratch) / version
+        shutil.copytree(draft, copy)
+        (copy / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        _sync(copy)
+        _move(copy, target)
+    return load(target)
+
+
+def load(directory: Path) -> Bundle:
+    """The bundle in `directory`, with every hash verified.
+
+    Raises:
+        BundleError: Naming the file that is missing, changed, unknown or unreadable.
+    """
+    manifest = _read_manifest(directory)
+    found = _files(directory)
+    found.pop(MANIFEST, None)
+    _same_names(directory, found, manifest.files)
+    for name, path in found.items():
+        if _sha256(path) != manifest.files[name]:
+            raise BundleError(f"{directory}: {name} is not what the manifest says; do not use this bundle")
+    if version_of(directory) != manifest.version:
+        raise BundleError(f"{directory}: {MANIFEST} names another version than its content has")
+    return Bundle(directory, manifest, Scorer.from_json((directory / SCORER).read_bytes()))
+
+
+def _read_manifest(directory: Path) -> Manifest:
+    path = directory / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{directory} is not a model bundle: {MANIFEST}: {error.strerror}") from error
+    except ValidationError as error:
+        raise BundleError(f"{directory}: {MANIFEST} cannot be read: {error.errors()[0]['msg']}") from error
+
+
+def _same_names(directory: Path, found: Mapping[str, Path], listed: Mapping[str, str]) -> None:
+    missing = sorted({*listed, *_REQUIRED} - found.keys())
+    if missing:
+        raise BundleError(f"{directory}: {missing[0]} is missing; do not use this bundle")
+    unknown = sorted(found.keys() - listed.keys())
+    if unknown:
+        raise BundleError(f"{directory}: {unknown[0]} is not in the manifest; do not use this bundle")
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """The regular files below `directory` by relative POSIX path; anything else is refused."""
+    files = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise BundleError(f"{path} is neither a file nor a folder; a bundle holds nothing else")
+        if path.is_file():
+            files[path.relative_to(directory).as_posix()] = path
+    return files
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except OSError:
+        # Another run sealed the same content first; `load` decides whether it is sound.
+        if not target.is_dir():
+            raise
+
+
+def _sync(directory: Path) -> None:
+    """Bring every file of `directory` to the disk before the bundle gets its name."""
+    for path in [*directory.rglob("*"), directory]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

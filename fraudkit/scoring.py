@@ -1,0 +1,187 @@
+"""The linear scorer: probability, alert and reasons of a transaction, with numpy alone.
+
+The fitted scikit-learn pipeline (transforms, scaling, logistic regression) folds into one weight per term:
+
+    log odds = intercept + Σ w[V_i]·V_i + w[log_amount]·log(1 + Amount) + w[hour_sin]·sin h + w[hour_cos]·cos h
+
+with h = 2π·hour/24. Registration proves that both agree. The scorer is what is served.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fraudkit.errors import BundleError
+from fraudkit.schema import COMPONENTS, INPUTS, FloatArray, hour_of_day
+
+TERMS: Final = ("hour_sin", "hour_cos", *COMPONENTS, "log_amount")
+"""The terms of the linear score, in order."""
+DIGITS: Final = 12
+"""Significant digits of every number in `scorer.json`: what the version is computed from is what is served."""
+
+Alert = Literal["normal", "review", "block"]
+ALERTS: Final[tuple[Alert, ...]] = ("normal", "review", "block")
+
+_HOURS: Final = np.arange(24)
+_SIN: Final = np.sin(2 * np.pi * _HOURS / 24)
+_COS: Final = np.cos(2 * np.pi * _HOURS / 24)
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Probabilities from which a transaction is reviewed by a person, and blocked; review < block."""
+
+    review: float
+    block: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.review < self.block < 1.0:
+            raise BundleError(
+                f"thresholds must satisfy 0 < review < block < 1, got {self.review:g} and {self.block:g}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What one input adds to the log odds of a row, against the typical transaction."""
+
+    feature: str
+    contribution: float
+    value: float
+    typical: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A linear fraud score.
+
+    Attributes:
+        weights: Log odds per unit of each of `TERMS`.
+        intercept: Log odds at zero, at the natural rate.
+        natural_rate: Share of frauds that the probabilities assume.
+        thresholds: Where alerts begin.
+        typical: A typical value of each of `INPUTS` (medians of the reference): where a contribution is zero.
+    """
+
+    weights: tuple[float, ...]
+    intercept: float
+    natural_rate: float
+    thresholds: Thresholds
+    typical: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.weights) != len(TERMS) or len(self.typical) != len(INPUTS):
+            raise BundleError(
+                f"a scorer has {len(TERMS)} weights and {len(INPUTS)} typical values, "
+                f"got {len(self.weights)} and {len(self.typical)}"
+            )
+        if not np.isfinite([*self.weights, self.intercept, *self.typical]).all():
+            raise BundleError("a weight, the intercept or a typical value of the scorer is not finite")
+        if not 0.0 < self.natural_rate < 1.0:
+            raise BundleError(f"the natural rate must lie between 0 and 1, got {self.natural_rate:g}")
+
+    def logits(self, rows: FloatArray) -> FloatArray:
+        """Log odds [n] of checked rows [n, 30]."""
+        linear: FloatArray = rows[:, 1:29] @ np.asarray(self.weights[2:30])
+        linear += np.log1p(rows[:, 29]) * self.weights[30]
+        linear += self._hour_terms()[hour_of_day(rows[:, 0])]
+        linear += self.intercept
+        return linear
+
+    def probabilities(self, rows: FloatArray) -> FloatArray:
+        """Probability of fraud [n] of checked rows [n, 30], at the natural rate."""
+        return sigmoid(self.logits(rows))
+
+    def alerts(self, probabilities: FloatArray) -> NDArray[np.int64]:
+        """Index into `ALERTS` of each probability [n]; a label of 1 is an alert above `normal`."""
+        edges = [self.thresholds.review, self.thresholds.block]
+        return np.searchsorted(edges, probabilities, side="right")
+
+    def contributions(self, rows: FloatArray) -> FloatArray:
+        """Log odds [n, 30] that each input adds against its typical value; Time takes both hour terms.
+
+        The sum over a row is its log odds less those of the typical transaction.
+        """
+        typical = np.asarray(self.typical)
+        parts = np.empty_like(rows)
+        hours = self._hour_terms()
+        parts[:, 0] = hours[hour_of_day(rows[:, 0])] - hours[hour_of_day(typical[:1])]
+        parts[:, 1:29] = (rows[:, 1:29] - typical[1:29]) * np.asarray(self.weights[2:30])
+        parts[:, 29] = (np.log1p(rows[:, 29]) - np.log1p(typical[29])) * self.weights[30]
+        return parts
+
+    def reasons(self, rows: FloatArray) -> list[list[Reason]]:
+        """The thirty reasons of each row [n, 30], largest magnitude first; ties in the order of `INPUTS`."""
+        parts = self.contributions(rows)
+        order = np.argsort(-np.abs(parts), axis=1, kind="stable")
+        return [
+            [Reason(INPUTS[j], float(part[j]), float(row[j]), self.typical[j]) for j in ranks]
+            for row, part, ranks in zip(rows, parts, order, strict=True)
+        ]
+
+    def to_json(self) -> bytes:
+        """Canonical bytes of `scorer.json`: sorted keys, numbers at `DIGITS` significant digits."""
+        document = {
+            "format": 1,
+            "inputs": INPUTS,
+            "terms": dict(zip(TERMS, self.weights, strict=True)),
+            "intercept": self.intercept,
+            "natural_rate": self.natural_rate,
+            "thresholds": asdict(self.thresholds),
+            "transforms": {
+                "hour_sin": "sin(2π·hour/24), hour = floor(Time/3600) mod 24",
+                "hour_cos": "cos(2π·hour/24), hour = floor(Time/3600) mod 24",
+                "log_amount": "log(1 + Amount)",
+            },
+            "typical": dict(zip(INPUTS, self.typical, strict=True)),
+        }
+        return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Scorer:
+        """The scorer in `content`.
+
+        Raises:
+            BundleError: The content is not a scorer of this format.
+        """
+        try:
+            document = json.loads(content)
+            if document["format"] != 1 or tuple(document["inputs"]) != INPUTS:
+                raise BundleError("scorer.json has another format or other inputs than this version reads")
+            return cls(
+                weights=tuple(float(document["terms"][name]) for name in TERMS),
+                intercept=float(document["intercept"]),
+                natural_rate=float(document["natural_rate"]),
+                thresholds=Thresholds(**document["thresholds"]),
+                typical=tuple(float(document["typical"][name]) for name in INPUTS),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"scorer.json cannot be read: {error!r}") from error
+
+    def rounded(self) -> Scorer:
+        """This scorer with every number at `DIGITS` significant digits, as it is written and served."""
+        return Scorer(
+            weights=tuple(_round(w) for w in self.weights),
+            intercept=_round(self.intercept),
+            natural_rate=_round(self.natural_rate),
+            thresholds=Thresholds(_round(self.thresholds.review), _round(self.thresholds.block)),
+            typical=tuple(_round(t) for t in self.typical),
+        )
+
+    def _hour_terms(self) -> FloatArray:
+        return self.weights[0] * _SIN + self.weights[1] * _COS
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """1 / (1 + e^-x) [n], exact in both tails and without overflow."""
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0.0, 1.0, small) / (1.0 + small)
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

@@ -1,0 +1,190 @@
+"""The settings that every process reads: one YAML file and `FRAUD__…` variables, typed and bounded.
+
+Precedence: arguments of a command, then variables (`FRAUD__SAMPLING__PER_CLASS=5000`), then the YAML file that
+`FRAUD_SETTINGS` names. An unknown key is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from fraudkit.errors import InvalidInput
+from fraudkit.policy.gate import GateThresholds
+
+MODEL_NAME = "fraud"
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(_Section):
+    """How transactions are read and split.
+
+    Attributes:
+        natural_rate: Share of frauds in the traffic to come; measured on the training data when not set.
+        holdout: Share of the time span (or of the rows) that is frozen as holdout.
+        leak_auc: An input that alone separates the classes with this AUC or more is refused as a leak.
+        reference_rows: Most rows of the drift reference.
+    """
+
+    natural_rate: Share | None = None
+    holdout: Annotated[float, Field(ge=0.05, le=0.5)] = 0.2
+    leak_auc: Annotated[float, Field(gt=0.5, le=1)] = 0.995
+    reference_rows: Annotated[int, Field(ge=1_000, le=1_000_000)] = 200_000
+
+
+class SamplingSettings(_Section):
+    """The balanced sample.
+
+    Attributes:
+        per_class: Rows per class (k); frauds beyond k are left out by hash.
+        ratio: Legitimate rows per fraud; chosen among 1, 3, 10 and 30 where frauds are fewer than k.
+        seed: Keys every hash and every bootstrap.
+    """
+
+    per_class: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    ratio: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class TrainingSettings(_Section):
+    """The logistic regression.
+
+    Attributes:
+        c: Inverse strength of the L2 penalty.
+        tune: Choose C among powers of ten by AUPRC on the validation slice.
+        iterations: Most iterations; not converging within them is an error.
+    """
+
+    c: Annotated[float, Field(gt=0)] = 1.0
+    tune: bool = False
+    iterations: Annotated[int, Field(ge=10)] = 1_000
+
+
+class AlertSettings(_Section):
+    """Where alerts begin.
+
+    Attributes:
+        policy: `costs` puts both thresholds where the expected costs of two actions are equal; `budget` puts
+            `review` where the share of alerted transactions meets the budget (and `block` by costs).
+        cost_missed: Cost of a fraud that nobody looks at.
+        cost_review: Cost of one look at a transaction.
+        cost_block: Cost of blocking a legitimate transaction.
+        budget: Share of transactions that people can look at.
+    """
+
+    policy: Literal["costs", "budget"] = "costs"
+    cost_missed: Annotated[float, Field(gt=0)] = 100.0
+    cost_review: Annotated[float, Field(gt=0)] = 5.0
+    cost_block: Annotated[float, Field(gt=0)] = 20.0
+    budget: Share = 0.005
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AlertSettings:
+        if self.cost_review >= self.cost_missed or self.cost_review >= self.cost_block:
+            raise ValueError("a review must cost less than a missed fraud and less than a wrong block")
+        if self.cost_review / self.cost_missed >= 1 - self.cost_review / self.cost_block:
+            raise ValueError("with these costs no transaction is worth a review: block would begin before it")
+        return self
+
+
+class TrackingSettings(_Section):
+    """MLflow.
+
+    Attributes:
+        uri: Tracking server or database; SQLite in the state folder when not set.
+        experiment: Name of the experiment that runs are logged to.
+    """
+
+    uri: str | None = None
+    experiment: str = "fraud"
+
+
+class ServingSettings(_Section):
+    """The predictor.
+
+    Attributes:
+        host: Address to listen on; loopback unless told otherwise.
+        port: HTTP port.
+        max_rows: Most rows of one request.
+        max_bytes: Most bytes of one request's body.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    max_rows: Annotated[int, Field(ge=1)] = 10_000
+    max_bytes: Annotated[int, Field(ge=1_024)] = 16 * 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """All settings. `state` is the one folder that a laptop's platform writes to."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FRAUD__",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
+    )
+
+    state: Path = Field(Path(".fraud"), validation_alias=AliasChoices("state", "FRAUD_STATE", "FRAUD__STATE"))
+    bundles: Path | None = None
+    data: DataSettings = DataSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    training: TrainingSettings = TrainingSettings()
+    alerts: AlertSettings = AlertSettings()
+    gate: GateThresholds = GateThresholds()
+    tracking: TrackingSettings = TrackingSettings()
+    serving: ServingSettings = ServingSettings()
+
+    @property
+    def bundle_folder(self) -> Path:
+        """Where bundles and frozen holdouts live."""
+        return (self.bundles or self.state / "bundles").absolute()
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow keeps runs and models."""
+        return self.tracking.uri or f"sqlite:///{self.state.absolute() / 'mlflow.db'}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, variables, then the YAML file that `FRAUD_SETTINGS` names."""
+        file = os.environ.get("FRAUD_SETTINGS")
+        yaml = (YamlConfigSettingsSource(settings_cls, yaml_file=file),) if file else ()
+        return (init_settings, env_settings, *yaml)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of this process.
+
+    Raises:
+        InvalidInput: Naming each setting that is unknown, of a wrong type or out of bounds, or the missing file.
+    """
+    file = os.environ.get("FRAUD_SETTINGS")
+    if file and not Path(file).is_file():
+        raise InvalidInput(f"FRAUD_SETTINGS names {file}, which is not a file")
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        raise InvalidInput("settings: " + "; ".join(problems)) from error
