@@ -1,0 +1,166 @@
+"""Conclude: seal and register what passed the gate, and log every run, passed or not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+from fraudkit import bundle
+from fraudkit.settings import Settings
+from pipelines.provenance import Run, code_commit, libraries
+from pipelines.steps.evaluate import METRICS, SCORES, VERDICT
+from pipelines.steps.prepare import PREPARED, PROFILE, Prepared
+from pipelines.steps.report import CARD, PLOTS, REPORT
+from pipelines.steps.train import TRAINING, Training
+from pipelines.tracking import CHALLENGER, CHAMPION, DATA_TAG, LoggedRun, Tracking
+
+_FROM_CANDIDATE: Final = (bundle.SCORER, "model.skops")
+_FROM_EVALUATION: Final = (METRICS, SCORES, CARD)
+
+
+class Conclusion(BaseModel):
+    """How a run ended.
+
+    Attributes:
+        run: Name of the run.
+        version: Version of the registered model; None where the gate said no.
+        bundle: Its folder.
+        aliases: The aliases it was given.
+        mlflow_run: MLflow's id of the run.
+        report: Where MLflow keeps the report.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    version: str | None
+    bundle: Path | None
+    aliases: tuple[str, ...]
+    mlflow_run: str
+    report: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """What the steps before left."""
+
+    prepared: Path
+    candidate: Path
+    evaluation: Path
+
+    def read_prepared(self) -> Prepared:
+        """What `prepare` found."""
+        return Prepared.model_validate_json((self.prepared / PREPARED).read_bytes())
+
+
+Step = Callable[[Run, Folders, Settings, Tracking], Conclusion]
+
+
+def register(run: Run, folders: Folders, settings: Settings, tracking: Tracking) -> Conclusion:
+    """Seal the candidate as a bundle, log the run, and register the version as challenger.
+
+    A first model becomes champion as well: there is nothing that it could be rolled out against.
+    """
+    sealed = _seal(run, folders, settings)
+    first = tracking.champion() is None
+    logged = _log(run, folders, settings, tracking, {"bundle": sealed.path})
+    tracking.register(logged.run_id, sealed.version, _tags(run, folders, settings), champion=first)
+    return Conclusion(
+        run=run.name,
+        version=sealed.version,
+        bundle=sealed.path,
+        aliases=(CHALLENGER, CHAMPION) if first else (CHALLENGER,),
+        mlflow_run=logged.run_id,
+        report=f"{logged.artifacts}/{REPORT}",
+    )
+
+
+def reject(run: Run, folders: Folders, settings: Settings, tracking: Tracking) -> Conclusion:
+    """Log a run whose candidate the gate did not pass; nothing is registered."""
+    logged = _log(run, folders, settings, tracking, {})
+    return Conclusion(
+        run=run.name,
+        version=None,
+        bundle=None,
+        aliases=(),
+        mlflow_run=logged.run_id,
+        report=f"{logged.artifacts}/{REPORT}",
+    )
+
+
+def _seal(run: Run, folders: Folders, settings: Settings) -> bundle.Bundle:
+    origin = bundle.Origin(
+        run=run.name,
+        trigger=run.trigger,
+        data=folders.read_prepared().data,
+        code=code_commit(),
+        libraries=libraries(),
+        created=datetime.now(UTC),
+    )
+    with tempfile.TemporaryDirectory(prefix="fraud-bundle-") as scratch:
+        draft = Path(scratch)
+        shutil.copytree(folders.candidate / bundle.REFERENCE, draft / bundle.REFERENCE)
+        for folder, names in ((folders.candidate, _FROM_CANDIDATE), (folders.evaluation, _FROM_EVALUATION)):
+            for name in names:
+                shutil.copyfile(folder / name, draft / name)
+        return bundle.seal(draft, settings.bundle_folder, origin)
+
+
+def _log(run: Run, folders: Folders, settings: Settings, tracking: Tracking, more: Mapping[str, Path]) -> str:
+    """Log parameters, metrics, plots, profile and verdict; MLflow's id of the run."""
+    prepared = folders.read_prepared()
+    training = Training.model_validate_json((folders.candidate / TRAINING).read_bytes())
+    verdict = json.loads((folders.evaluation / VERDICT).read_bytes())
+    parameters = {
+        "data.uri": prepared.uri,
+        "data.rows": str(prepared.rows),
+        "data.frauds": str(prepared.frauds),
+        "data.natural_rate": f"{prepared.natural_rate:.6g}",
+        "holdout.rule": prepared.holdout.rule.kind,
+        "sample.per_class": str(training.per_class),
+        "sample.ratio": str(training.ratio),
+        "training.c": f"{training.c:g}",
+        "training.frauds": str(training.used[1]),
+    }
+    tags = _tags(run, folders, settings) | {
+        "gate_outcome": verdict["outcome"],
+        "gate_reason": verdict["reason"],
+        "mlflow.note.content": verdict["message"],
+    }
+    with tempfile.TemporaryDirectory(prefix="fraud-log-") as scratch:
+        report = Path(scratch)
+        shutil.copyfile(folders.prepared / PROFILE, report / PROFILE)
+        for name in (REPORT, CARD, METRICS, VERDICT):
+            shutil.copyfile(folders.evaluation / name, report / name)
+        shutil.copytree(folders.evaluation / PLOTS, report / PLOTS)
+        metrics = _flat(json.loads((folders.evaluation / METRICS).read_bytes()))
+        return tracking.log_run(run.name, parameters, metrics, tags, {"": report, **more})
+
+
+def _tags(run: Run, folders: Folders, settings: Settings) -> dict[str, str]:
+    return {
+        DATA_TAG: folders.read_prepared().data,
+        "code_commit": code_commit(),
+        "seed": str(settings.sampling.seed),
+        "trigger_key": run.trigger,
+        "kfp_run": run.kfp or "none",
+    }
+
+
+def _flat(metrics: Mapping[str, Mapping[str, object]]) -> dict[str, float]:
+    """Metrics with an interval as `natural.auprc`, `natural.auprc_low`, `natural.auprc_high`."""
+    flat = {}
+    for table in ("balanced", "balanced_at_review", "natural"):
+        for name, value in metrics[table].items():
+            if isinstance(value, dict) and value.keys() == {"value", "low", "high"}:
+                flat[f"{table}.{name}"] = value["value"]
+                flat |= {f"{table}.{name}_{bound}": value[bound] for bound in ("low", "high")}
+    return flat

@@ -1,0 +1,272 @@
+"""Evaluate: score the frozen holdout with everything that is compared, measure, and let the gate decide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import skops.io
+from numpy.typing import NDArray
+
+from fraudkit import bundle
+from fraudkit.estimate import Estimate
+from fraudkit.policy.gate import GateFacts, GateVerdict, decide
+from fraudkit.schema import FloatArray
+from fraudkit.scoring import TERMS, Scorer, sigmoid
+from fraudkit.settings import Settings
+from pipelines.data import holdout
+from pipelines.data.rowhash import Hashes, content_hash, keyed
+from pipelines.metrics import BalancedMetrics, NaturalMetrics, balanced, natural
+from pipelines.model import TRUSTED, terms
+from pipelines.resampling import paired_auprc
+from pipelines.steps.prepare import PREPARED, Prepared
+from pipelines.steps.report import write_report
+from pipelines.steps.train import TRAINING, Training, Variant
+
+METRICS: Final = "metrics.json"
+SCORES: Final = "holdout.parquet"
+VERDICT: Final = "verdict.json"
+
+
+class Registry(Protocol):
+    """What the evaluation asks the model registry."""
+
+    def champion(self) -> str | None:
+        """Version of the champion."""
+
+    def first_of(self, data: str) -> str | None:
+        """Version of the first model of a data set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A variant's worth on the same rows.
+
+    Attributes:
+        variant: The variant.
+        balanced: On the balanced test set.
+        natural: On the holdout at the natural rate.
+    """
+
+    variant: Variant
+    balanced: BalancedMetrics
+    natural: NaturalMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The holdout under every model that is compared.
+
+    Attributes:
+        labels: 0 or 1 [n].
+        order: Keyed hash of each row [n]; picks the legitimate rows of the balanced test set.
+        logits: Log odds [n] by the name of the model.
+        scorer_error: Largest difference of probability between the scorer and the fitted pipeline.
+    """
+
+    labels: NDArray[np.int8]
+    order: Hashes
+    logits: Mapping[str, FloatArray]
+    scorer_error: float
+
+    def balanced_rows(self) -> NDArray[np.int64]:
+        """Row numbers of the balanced test set: all frauds, and as many legitimate rows of least hash."""
+        frauds = np.flatnonzero(self.labels == 1)
+        legitimate = np.flatnonzero(self.labels == 0)
+        least = np.argsort(self.order[legitimate], kind="stable")[: frauds.size]
+        return np.concatenate([legitimate[least], frauds[: least.size]])
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An evaluated candidate.
+
+    Attributes:
+        version: The version it would have.
+        prepared: What it was trained on.
+        training: How it was trained.
+        scorer: What would be served.
+        scored: The holdout under every model.
+        balanced: On the balanced test set, at 1 : 1 odds and the 0.5 cut.
+        balanced_at_review: On the same rows at the threshold `review`.
+        natural: On the holdout at the natural rate.
+        compared: 1 : 1, the chosen ratio, and all rows.
+        verdict: The gate's.
+    """
+
+    version: str
+    prepared: Prepared
+    training: Training
+    scorer: Scorer
+    scored: Scored
+    balanced: BalancedMetrics
+    balanced_at_review: BalancedMetrics
+    natural: NaturalMetrics
+    compared: tuple[Compared, ...]
+    verdict: GateVerdict
+
+    def document(self) -> dict[str, object]:
+        """The content of `metrics.json`."""
+        return {
+            "balanced": self.balanced.to_json(),
+            "balanced_at_review": self.balanced_at_review.to_json(),
+            "natural": self.natural.to_json(),
+            "compared": [
+                {
+                    "name": row.variant.name,
+                    "legitimate": row.variant.legitimate,
+                    "frauds": row.variant.frauds,
+                    "balanced": row.balanced.to_json(),
+                    "natural": row.natural.to_json(),
+                }
+                for row in self.compared
+            ],
+            "coefficients": dict(zip(TERMS, self.training.per_deviation, strict=True)),
+        }
+
+
+def evaluate(
+    prepared_folder: Path, candidate: Path, settings: Settings, registry: Registry, output: Path
+) -> Evaluation:
+    """Evaluate the candidate in its folder against the frozen holdout, champion and first model.
+
+    Writes `metrics.json`, `verdict.json`, `holdout.parquet`, the model card and the report to `output`.
+    """
+    prepared = Prepared.model_validate_json((prepared_folder / PREPARED).read_bytes())
+    training = Training.model_validate_json((candidate / TRAINING).read_bytes())
+    scorer = Scorer.from_json((candidate / bundle.SCORER).read_bytes())
+    champion = registry.champion()
+    first = registry.first_of(prepared.data) or champion
+    models = {"challenger": scorer}
+    models |= {
+        name: bundle.load(settings.bundle_folder / version).scorer
+        for name, version in (("champion", champion), ("first", first))
+        if version
+    }
+    folder = settings.bundle_folder / "holdouts" / prepared.data
+    scored = _score(folder, models, training.variants, candidate / "model.skops", training.added)
+    evaluation = _measure(bundle.version_of(candidate), prepared, training, scorer, scored, settings, champion)
+    _write(evaluation, output)
+    return evaluation
+
+
+def legit_weight(prepared: Prepared, settings: Settings) -> float:
+    """Weight of a legitimate holdout row that reads the holdout at the natural rate that was set; else 1."""
+    rate = settings.data.natural_rate
+    if rate is None:
+        return 1.0
+    held = prepared.holdout
+    return held.frauds * (1.0 - rate) / (rate * (held.rows - held.frauds))
+
+
+def _score(
+    folder: Path, models: Mapping[str, Scorer], variants: tuple[Variant, ...], model: Path, added: float
+) -> Scored:
+    """One pass over the frozen holdout with every scorer, and with the fitted pipeline to prove the scorer."""
+    pipeline = skops.io.load(model, trusted=list(TRUSTED))
+    labels, orders, error = [], [], 0.0
+    parts: dict[str, list[FloatArray]] = {name: [] for name in (*models, *(v.name for v in variants))}
+    for block in holdout.read_blocks(folder):
+        rows = np.ascontiguousarray(block.rows)
+        for name, scorer in models.items():
+            parts[name].append(scorer.logits(rows))
+        for variant in variants:
+            parts[variant.name].append(terms(rows) @ np.asarray(variant.weights) + variant.intercept)
+        fitted = sigmoid(pipeline.decision_function(rows) + added)
+        error = max(error, float(np.abs(fitted - sigmoid(parts["challenger"][-1])).max()))
+        labels.append(block.labels.astype(np.int8))
+        orders.append(keyed(content_hash(block.columns), "balanced-test", 0))
+    logits = {name: np.concatenate(part) for name, part in parts.items()}
+    return Scored(np.concatenate(labels), np.concatenate(orders), logits, error)
+
+
+def _measure(
+    version: str,
+    prepared: Prepared,
+    training: Training,
+    scorer: Scorer,
+    scored: Scored,
+    settings: Settings,
+    champion: str | None,
+) -> Evaluation:
+    even = np.log(scorer.natural_rate / (1.0 - scorer.natural_rate))
+    rows = scored.balanced_rows()
+    labels, seed = scored.labels, settings.sampling.seed
+    weight = legit_weight(prepared, settings)
+
+    def at_half(logits: FloatArray) -> BalancedMetrics:
+        return balanced(labels[rows], sigmoid(logits[rows] - even), seed=seed)
+
+    def at_rate(logits: FloatArray) -> NaturalMetrics:
+        alerts = settings.alerts
+        return natural(
+            labels,
+            sigmoid(logits),
+            scorer.thresholds.review,
+            scorer.thresholds.block,
+            cost_missed=alerts.cost_missed,
+            cost_review=alerts.cost_review,
+            cost_block=alerts.cost_block,
+            legit_weight=weight,
+            seed=seed,
+        )
+
+    own = scored.logits["challenger"]
+    half, rate = at_half(own), at_rate(own)
+    facts = GateFacts(
+        challenger=version,
+        converged=training.converged,
+        leaks=tuple(n for n, auc in prepared.separations.items() if auc >= settings.data.leak_auc),
+        scorer_error=scored.scorer_error,
+        holdout_rows=rate.rows,
+        holdout_frauds=rate.frauds,
+        roc_auc=half.roc_auc,
+        auprc=rate.auprc,
+        natural_rate=rate.natural_rate,
+        calibration=rate.calibration,
+        champion=champion,
+        against_champion=_against("champion", scored, weight, seed),
+        against_first=_against("first", scored, weight, seed),
+    )
+    return Evaluation(
+        version=version,
+        prepared=prepared,
+        training=training,
+        scorer=scorer,
+        scored=scored,
+        balanced=half,
+        balanced_at_review=balanced(labels[rows], sigmoid(own[rows]), scorer.thresholds.review, seed=seed),
+        natural=rate,
+        compared=tuple(
+            Compared(v, at_half(scored.logits[v.name]), at_rate(scored.logits[v.name])) for v in training.variants
+        ),
+        verdict=decide(facts, settings.gate),
+    )
+
+
+def _against(name: str, scored: Scored, weight: float, seed: int) -> Estimate | None:
+    """ΔAUPRC of the challenger less another model, or None where there is no such model."""
+    other = scored.logits.get(name)
+    if other is None:
+        return None
+    return paired_auprc(scored.labels, other, scored.logits["challenger"], weight, seed=seed)
+
+
+def _write(evaluation: Evaluation, output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    (output / METRICS).write_text(_json(evaluation.document()), encoding="utf-8")
+    (output / VERDICT).write_text(_json(asdict(evaluation.verdict)), encoding="utf-8")
+    scored = evaluation.scored
+    table = pa.table({"probability": sigmoid(scored.logits["challenger"]), "label": scored.labels})
+    pq.write_table(table, output / SCORES)
+    write_report(evaluation, output)
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"

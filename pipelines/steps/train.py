@@ -1,0 +1,219 @@
+"""Train: choose how to balance, fit the logistic regression, fold it into a scorer, and draw its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import skops.io
+from pydantic import BaseModel, ConfigDict
+
+from fraudkit.bundle import REFERENCE, SCORER
+from fraudkit.schema import FloatArray
+from fraudkit.scoring import Scorer, Thresholds
+from fraudkit.settings import AlertSettings, Settings
+from pipelines import reference
+from pipelines.data.rowhash import below, content_hash, keyed
+from pipelines.model import Fitted, correction, fit
+from pipelines.resampling import average_precision
+from pipelines.steps.prepare import Kept, Prepared, load_prepared
+
+RATIOS: Final = (1, 3, 10, 30)
+PENALTIES: Final = tuple(10.0**i for i in range(-4, 3))
+VALIDATION_SHARE: Final = 0.2
+TRAINING: Final = "training.json"
+
+
+class Trial(BaseModel):
+    """One setting that was tried on the validation slice.
+
+    Attributes:
+        ratio: Legitimate rows per fraud.
+        c: Inverse strength of the penalty.
+        auprc: AUPRC on the slice, at the natural rate.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ratio: int
+    c: float
+    auprc: float
+
+
+class Variant(BaseModel):
+    """The same model fitted on another sample, so that one sees what balancing costs.
+
+    Attributes:
+        name: `1 : 1`, the chosen ratio, or all rows.
+        legitimate: Legitimate rows it was fitted on.
+        frauds: Frauds it was fitted on.
+        weights: Log odds per unit of each term.
+        intercept: Log odds at zero, at the natural rate.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    legitimate: int
+    frauds: int
+    weights: tuple[float, ...]
+    intercept: float
+
+
+class Training(BaseModel):
+    """What training chose and found.
+
+    Attributes:
+        per_class: Rows per class that were asked for.
+        ratio: Legitimate rows per fraud.
+        c: Inverse strength of the penalty.
+        used: Legitimate rows and frauds that the model was fitted on.
+        trials: Settings tried on the validation slice.
+        variants: The same model on other samples.
+        per_deviation: Log odds per standard deviation of each term.
+        added: What was added to the pipeline's intercept to speak at the natural rate.
+        converged: Whether the optimizer did.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    per_class: int
+    ratio: int
+    c: float
+    used: tuple[int, int]
+    trials: tuple[Trial, ...]
+    variants: tuple[Variant, ...]
+    per_deviation: tuple[float, ...]
+    added: float
+    converged: bool
+
+
+def train(prepared_folder: Path, settings: Settings, output: Path) -> Training:
+    """Train on what `prepare` left; the candidate's scorer, model and reference go to the folder `output`.
+
+    Raises:
+        PermanentError: The optimizer did not converge.
+    """
+    prepared, kept = load_prepared(prepared_folder)
+    trials = _trials(kept, prepared, settings)
+    best = max(trials, key=lambda trial: trial.auprc) if trials else None
+    ratio = best.ratio if best else settings.sampling.ratio or 1
+    c = best.c if best else settings.training.c
+    legitimate, frauds = _sample(kept, settings.sampling.per_class, ratio)
+    fitted = fit(legitimate, frauds, c, settings.training.iterations)
+    used = len(legitimate), len(frauds)
+    added = correction(used, prepared.training, prepared.natural_rate)
+    rows = reference.draw(kept.legitimate, kept.fraud, prepared.training, settings.data.reference_rows)
+    scorer = _scorer(fitted, added, prepared.natural_rate, rows, settings.alerts)
+
+    output.mkdir(parents=True, exist_ok=True)
+    (output / SCORER).write_bytes(scorer.to_json())
+    reference.write_reference(rows, scorer, prepared.holdout.rule.kind == "time", output / REFERENCE)
+    skops.io.dump(fitted.pipeline, output / "model.skops")
+    training = Training(
+        per_class=settings.sampling.per_class,
+        ratio=ratio,
+        c=c,
+        used=used,
+        trials=tuple(trials),
+        variants=tuple(_variants(kept, prepared, settings, ratio, c)),
+        per_deviation=tuple(float(value) for value in fitted.per_deviation),
+        added=added,
+        converged=True,
+    )
+    (output / TRAINING).write_text(training.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return training
+
+
+def thresholds(alerts: AlertSettings, probabilities: FloatArray) -> Thresholds:
+    """Where alerts begin.
+
+    By costs: a review pays from p · missed = review on, and blocking is cheaper than a review from
+    (1 - p) · block = review on. By budget: `review` is the probability that the budget's share of transactions
+    exceeds.
+
+    Args:
+        alerts: Policy and costs.
+        probabilities: Scores [n] of rows at the natural rate.
+    """
+    block = 1.0 - alerts.cost_review / alerts.cost_block
+    review = alerts.cost_review / alerts.cost_missed
+    if alerts.policy == "budget":
+        review = float(np.quantile(probabilities, 1.0 - alerts.budget, method="higher"))
+    return Thresholds(review=min(review, block * 0.999), block=block)
+
+
+def _sample(kept: Kept, per_class: int, ratio: int) -> tuple[FloatArray, FloatArray]:
+    """The balanced sample: at most `per_class` frauds, `ratio` legitimate rows for each."""
+    frauds = kept.fraud[:per_class]
+    return kept.legitimate[: ratio * len(frauds)], frauds
+
+
+def _trials(kept: Kept, prepared: Prepared, settings: Settings) -> list[Trial]:
+    """Ratios and penalties tried on a validation slice; none where nothing is to be chosen."""
+    sampling, training = settings.sampling, settings.training
+    enough = len(kept.fraud) >= sampling.per_class
+    ratios = [ratio for ratio in RATIOS if ratio == 1 or ratio * len(kept.fraud) <= len(kept.legitimate)]
+    if sampling.ratio or enough:
+        ratios = [sampling.ratio or 1]
+        if not training.tune:
+            return []
+    rest, held = _slice(kept, prepared.seed)
+    weight = prepared.training[0] / prepared.kept[0] / (prepared.training[1] / prepared.kept[1])
+
+    labels = np.repeat([0, 1], [len(held.legitimate), len(held.fraud)])
+
+    def attempt(ratio: int, c: float) -> Trial:
+        model = fit(*_sample(rest, sampling.per_class, ratio), c, training.iterations)
+        scores = np.concatenate([model.logits(held.legitimate), model.logits(held.fraud)])
+        auprc = average_precision(labels, scores, weight)
+        return Trial(ratio=ratio, c=c, auprc=auprc)
+
+    trials = [attempt(ratio, training.c) for ratio in ratios]
+    if training.tune:
+        ratio = max(trials, key=lambda trial: trial.auprc).ratio
+        trials += [attempt(ratio, c) for c in PENALTIES if c != training.c]
+    return trials
+
+
+def _slice(kept: Kept, seed: int) -> tuple[Kept, Kept]:
+    """The kept rows without the validation slice, and the slice; by keyed hash of the content."""
+    held = [
+        below(keyed(content_hash(rows.T), "validation", seed), VALIDATION_SHARE)
+        for rows in (kept.legitimate, kept.fraud)
+    ]
+    return (
+        Kept(kept.legitimate[~held[0]], kept.fraud[~held[1]]),
+        Kept(kept.legitimate[held[0]], kept.fraud[held[1]]),
+    )
+
+
+def _scorer(fitted: Fitted, added: float, natural_rate: float, rows: FloatArray, alerts: AlertSettings) -> Scorer:
+    """The scorer as it will be served, with thresholds for the scores that it gives to `rows` [n, 30]."""
+    scorer = Scorer(
+        weights=tuple(float(weight) for weight in fitted.weights),
+        intercept=fitted.intercept + added,
+        natural_rate=natural_rate,
+        thresholds=Thresholds(0.05, 0.75),
+        typical=reference.typical(rows),
+    )
+    chosen = thresholds(alerts, scorer.probabilities(rows))
+    return Scorer(scorer.weights, scorer.intercept, natural_rate, chosen, scorer.typical).rounded()
+
+
+def _variants(kept: Kept, prepared: Prepared, settings: Settings, ratio: int, c: float) -> Iterable[Variant]:
+    """The model at 1 : 1, at the chosen ratio, and on every row that was kept."""
+    samples = {f"{n} : 1": _sample(kept, settings.sampling.per_class, n) for n in (1, ratio)}
+    samples["all rows"] = kept.legitimate, kept.fraud
+    for name, sample in samples.items():
+        fitted = fit(*sample, c, settings.training.iterations)
+        used = len(sample[0]), len(sample[1])
+        yield Variant(
+            name=name,
+            legitimate=used[0],
+            frauds=used[1],
+            weights=tuple(float(weight) for weight in fitted.weights),
+            intercept=fitted.intercept + correction(used, prepared.training, prepared.natural_rate),
+        )

@@ -1,0 +1,132 @@
+"""The tasks of the Kubeflow pipeline: steps with artifacts for inputs and outputs, made to be looked at in its UI.
+
+Artifacts are used by their `path` and `metadata` alone, so that this module imports no KFP.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+from fraudkit.estimate import Estimate
+from fraudkit.settings import Settings, load_settings
+from pipelines.metrics import roc_curve
+from pipelines.provenance import Run
+from pipelines.steps import conclude
+from pipelines.steps import evaluate as evaluating
+from pipelines.steps import prepare as preparing
+from pipelines.steps import train as training
+from pipelines.steps.report import CARD, REPORT
+from pipelines.tracking import Tracking
+
+
+class Artifact(Protocol):
+    """A KFP artifact."""
+
+    path: str
+    metadata: dict[str, Any]
+
+
+class Metrics(Artifact, Protocol):
+    """KFP's Metrics."""
+
+    def log_metric(self, metric: str, value: float) -> None:
+        """Show a number."""
+
+
+class Classification(Artifact, Protocol):
+    """KFP's ClassificationMetrics."""
+
+    def log_roc_curve(self, fpr: list[float], tpr: list[float], threshold: list[float]) -> None:
+        """Show a ROC curve."""
+
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
+        """Show a confusion matrix."""
+
+
+def prepare(data_uri: str, settings: str, prepared: Artifact, profile: Artifact) -> None:
+    """Prepare the data; the profile is an HTML artifact of the run."""
+    found = preparing.prepare(data_uri, _settings(settings), Path(prepared.path), _print_progress)
+    prepared.metadata.update(data_sha256=found.data, rows=found.rows, frauds=found.frauds)
+    shutil.copyfile(Path(prepared.path) / preparing.PROFILE, profile.path)
+
+
+def train(settings: str, prepared: Artifact, candidate: Artifact) -> None:
+    """Train on the prepared data."""
+    found = training.train(Path(prepared.path), _settings(settings), Path(candidate.path))
+    candidate.metadata.update(framework="scikit-learn", ratio=found.ratio, c=found.c)
+
+
+def evaluate(
+    settings: str,
+    prepared: Artifact,
+    candidate: Artifact,
+    evaluation: Artifact,
+    metrics: Metrics,
+    classification: Classification,
+    report: Artifact,
+    card: Artifact,
+) -> bool:
+    """Evaluate the candidate; whether the gate lets it pass."""
+    loaded, output = _settings(settings), Path(evaluation.path)
+    found = evaluating.evaluate(Path(prepared.path), Path(candidate.path), loaded, Tracking(loaded), output)
+    verdict = found.verdict
+    evaluation.metadata.update(outcome=verdict.outcome.value, reason=verdict.reason, message=verdict.message)
+    for table in (found.balanced, found.natural):
+        for name in table.__slots__:
+            if isinstance(estimate := getattr(table, name), Estimate):
+                metrics.log_metric(f"{type(table).__name__}.{name}", float(f"{estimate.value:.6g}"))
+    (tn, fp), (fn, tp) = found.balanced.confusion_matrix
+    classification.log_confusion_matrix(["legitimate", "fraud"], [[tn, fp], [fn, tp]])
+    curve = roc_curve(found.scored.labels, found.scored.logits["challenger"])
+    classification.log_roc_curve(list(curve.fpr), list(curve.tpr), list(curve.thresholds))
+    shutil.copyfile(output / REPORT, report.path)
+    shutil.copyfile(output / CARD, card.path)
+    return verdict.passed
+
+
+def register(
+    run: str,
+    trigger: str,
+    settings: str,
+    prepared: Artifact,
+    candidate: Artifact,
+    evaluation: Artifact,
+    model: Artifact,
+) -> None:
+    """Register the candidate; the `model` artifact says which version and where its bundle is."""
+    found = _conclude(conclude.register, run, trigger, settings, prepared, candidate, evaluation)
+    document = json.loads(found.model_dump_json())
+    model.metadata.update({key: str(value) for key, value in document.items()})
+    Path(model.path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def reject(
+    run: str, trigger: str, settings: str, prepared: Artifact, candidate: Artifact, evaluation: Artifact
+) -> None:
+    """Log the run; nothing is registered."""
+    _conclude(conclude.reject, run, trigger, settings, prepared, candidate, evaluation)
+
+
+def _conclude(
+    step: conclude.Step,
+    run: str,
+    trigger: str,
+    settings: str,
+    prepared: Artifact,
+    candidate: Artifact,
+    evaluation: Artifact,
+) -> conclude.Conclusion:
+    loaded = _settings(settings)
+    folders = conclude.Folders(Path(prepared.path), Path(candidate.path), Path(evaluation.path))
+    return step(Run(name=run, trigger=trigger, kfp=run), folders, loaded, Tracking(loaded))
+
+
+def _settings(text: str) -> Settings:
+    return load_settings(**json.loads(text))
+
+
+def _print_progress(done: int, total: int | None) -> None:
+    print(f"read {done:,} of {total:,} rows" if total else f"read {done:,} rows", flush=True)  # noqa: T201

@@ -1,0 +1,149 @@
+"""MLflow: where runs are logged, and where the registered model and its aliases live.
+
+Aliases: `champion` serves, `challenger` passed the gate and waits for its roll-out. The model itself is the
+bundle; MLflow holds a copy for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fraudkit.errors import TemporaryError
+from fraudkit.settings import MODEL_NAME, Settings
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+VERSION_TAG: Final = "bundle_version"
+DATA_TAG: Final = "data_sha256"
+_MISSING: Final = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_RETRIES: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRun:
+    """A run in MLflow: its id, and the URI of its artifacts."""
+
+    run_id: str
+    artifacts: str
+
+
+class Tracking:
+    """A client of the tracking server or database that the settings name."""
+
+    def __init__(self, settings: Settings) -> None:
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        for name, value in _RETRIES.items():
+            os.environ.setdefault(name, value)
+        # MLflow takes seconds to import: only what talks to it pays for that.
+        from mlflow import MlflowClient
+
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._settings = settings
+        self._uri = settings.tracking_uri
+        if self._uri.startswith("sqlite:///"):
+            settings.state.mkdir(parents=True, exist_ok=True)
+        with _translated(self._uri):
+            self._client = MlflowClient(self._uri, self._uri)
+
+    def champion(self) -> str | None:
+        """Bundle version of the champion, or None before there is one."""
+        from mlflow.exceptions import MlflowException
+
+        with _translated(self._uri):
+            try:
+                found = self._client.get_model_version_by_alias(MODEL_NAME, CHAMPION)
+            except MlflowException as error:
+                if error.error_code in _MISSING:
+                    return None
+                raise
+        return str(found.tags[VERSION_TAG])
+
+    def first_of(self, data: str) -> str | None:
+        """Bundle version of the first model that was registered for a data set, or None."""
+        found = self._versions(DATA_TAG, data)
+        return str(found[0].tags[VERSION_TAG]) if found else None
+
+    def log_run(
+        self,
+        name: str,
+        parameters: Mapping[str, str],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        folders: Mapping[str, Path],
+    ) -> LoggedRun:
+        """Log a finished run with the files of each folder, by the path they get."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = int(time.time() * 1000)
+        with _translated(self._uri):
+            run = self._client.create_run(self._experiment(), run_name=name, tags=dict(tags))
+            self._client.log_batch(
+                run.info.run_id,
+                metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
+                params=[Param(key, value) for key, value in parameters.items()],
+                tags=[RunTag("mlflow.source.name", "fraud-platform")],
+            )
+            for path, folder in folders.items():
+                self._client.log_artifacts(run.info.run_id, str(folder), path)
+            self._client.set_terminated(run.info.run_id, "FINISHED")
+        return LoggedRun(str(run.info.run_id), str(run.info.artifact_uri))
+
+    def register(self, run_id: str, version: str, tags: Mapping[str, str], *, champion: bool) -> None:
+        """Register the bundle of a run as a model version and give it its alias."""
+        from mlflow.exceptions import MlflowException
+
+        with _translated(self._uri):
+            try:
+                self._client.create_registered_model(MODEL_NAME, description="Card fraud: logistic regression")
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            known = self._versions(VERSION_TAG, version)
+            number = known[0].version if known else self._create(run_id, version, tags)
+            for alias in (CHALLENGER, CHAMPION) if champion else (CHALLENGER,):
+                self._client.set_registered_model_alias(MODEL_NAME, alias, number)
+
+    def _create(self, run_id: str, version: str, tags: Mapping[str, str]) -> str:
+        source = f"{self._client.get_run(run_id).info.artifact_uri}/bundle"
+        created = self._client.create_model_version(
+            MODEL_NAME, source, run_id, tags={**tags, VERSION_TAG: version}
+        )
+        return str(created.version)
+
+    def _versions(self, tag: str, value: str) -> list[ModelVersion]:
+        """Registered versions with a tag, oldest first."""
+        with _translated(self._uri):
+            query = f"name = '{MODEL_NAME}' and tags.{tag} = '{value}'"
+            found = self._client.search_model_versions(query)
+        return sorted(found, key=lambda version: int(version.version))
+
+    def _experiment(self) -> str:
+        name = self._settings.tracking.experiment
+        found = self._client.get_experiment_by_name(name)
+        if found:
+            return str(found.experiment_id)
+        local = self._uri.startswith("sqlite:///")
+        folder = (self._settings.state.absolute() / "mlartifacts").as_uri() if local else None
+        return str(self._client.create_experiment(name, artifact_location=folder))
+
+
+@contextlib.contextmanager
+def _translated(uri: str) -> Iterator[None]:
+    """MLflow's errors as ours."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise TemporaryError(f"MLflow at {uri} did not do what was asked: {error.message}") from error
