@@ -1,0 +1,166 @@
+"""The commands. Each reads its options, calls one part, and shows the result."""
+
+# Heavy parts are imported by the command that needs them: `fraudctl --help` answers at once.
+# No `from __future__ import annotations` here: typer reads the annotations as objects.
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fraudkit.settings import Settings, load_settings
+
+app = typer.Typer(
+    name="fraudctl",
+    help="Trains, serves and watches a card-fraud model, on this machine or for a cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Get, make and look at transactions.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+errors = Console(stderr=True)
+out = Console()
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="URI",
+        help="CSV, CSV.gz or Parquet: a path, https://, s3:// or abfs://. Synthesized if left out.",
+    ),
+]
+
+
+@app.command()
+def train(
+    data: Data = None,
+    per_class: Annotated[int | None, typer.Option(help="Rows per class of the balanced sample.")] = None,
+    ratio: Annotated[int | None, typer.Option(help="Legitimate rows per fraud; chosen if left out.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Keys the sample, the split and the intervals.")] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Choose the strength of the penalty too.")] = False,
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder to copy profile, report and every step's files to.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run the pipeline once, here: read, validate, sample, train, evaluate, gate, register.
+
+    Exits 1 when the gate does not pass the model.
+    """
+    from fraudctl import show
+    from fraudctl.records import train_record
+    from fraudctl.runs import train_here
+
+    settings = _settings(
+        sampling={"per_class": per_class, "ratio": ratio, "seed": seed}, training={"tune": tune or None}
+    )
+    finished = train_here(data, settings, errors, keep)
+    if json:
+        typer.echo(train_record(finished).model_dump_json(indent=1))
+    else:
+        show.training(finished, out)
+    raise typer.Exit(0 if finished.evaluation.verdict.passed else 1)
+
+
+@app.command()
+def demo(
+    data: Data = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65_535)] = 8080,
+    leave: Annotated[bool, typer.Option("--exit", help="End after the story instead of serving on.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the record to FILE.")] = None,
+) -> None:
+    """The whole story: train, serve on 127.0.0.1, and score held-out transactions with reasons."""
+    from fraudctl.demo import tell
+
+    tell(data, _settings(), port, out, errors, leave=leave, record=json)
+
+
+@app.command("compile")
+def compile_(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to write; the checked-in file if left out.")
+    ] = None,
+) -> None:
+    """Compile the Kubeflow pipeline."""
+    from pipelines.training import COMPILED, compile_pipeline
+
+    path = output or COMPILED
+    compile_pipeline(path)
+    errors.print(f"wrote {path}", highlight=False)
+
+
+@data_app.command()
+def fetch(
+    force: Annotated[bool, typer.Option("--force", help="Download again.")] = False,
+    server: Annotated[str | None, typer.Option(help="OpenML's address.")] = None,
+) -> None:
+    """Get the ULB credit-card set (284,807 real transactions) from OpenML, into the user's cache."""
+    from fraudctl.progress import download_bar
+    from pipelines.data.fetch import OPENML
+    from pipelines.data.fetch import fetch as fetch_ulb
+
+    with download_bar(errors, "creditcard") as progress:
+        path = fetch_ulb(base=server or OPENML, force=force, progress=progress)
+    typer.echo(path)
+
+
+@data_app.command()
+def synthesize(
+    output: Annotated[Path, typer.Argument(help="A .csv, .csv.gz or .parquet file.")],
+    rows: Annotated[int, typer.Option(help="Transactions to make.", min=1)] = 284_807,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same file.", min=0)] = 0,
+    fraud_rate: Annotated[float | None, typer.Option(help="Share of frauds.")] = None,
+    mean: Annotated[float, typer.Option(help="Drift: move the features by so many σ.")] = 0.0,
+    variance: Annotated[float, typer.Option(help="Drift: multiply the features' variance.")] = 1.0,
+    features: Annotated[str, typer.Option(help="The features that drift, with commas.")] = "V4,V10,V14",
+    broken_correlation: Annotated[
+        bool, typer.Option("--broken-correlation", help="Drift: same marginals, no dependence.")
+    ] = False,
+    new_fraud: Annotated[float, typer.Option(help="Drift: share of rows that are a new kind of fraud.")] = 0.0,
+) -> None:
+    """Make transactions that resemble the ULB set, with drift if asked for."""
+    from fraudctl.progress import StepProgress
+    from pipelines.data.synthesize import NATURAL_RATE, Shift, write
+
+    shift = Shift(
+        mean=mean,
+        variance=variance,
+        features=tuple(features.split(",")),
+        broken_correlation=broken_correlation,
+        new_fraud=new_fraud,
+    )
+    with StepProgress(errors) as progress:
+        write(
+            output,
+            rows,
+            seed,
+            shift=shift,
+            fraud_rate=fraud_rate or NATURAL_RATE,
+            progress=lambda done, total: progress("synthesize", done, total),
+        )
+    typer.echo(output)
+
+
+@data_app.command()
+def profile(
+    data: Annotated[str, typer.Argument(metavar="URI", help="The transactions.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("profile.html"),
+) -> None:
+    """Describe transactions on one HTML page: types, statistics, distributions, classes, coverage."""
+    from fraudctl.progress import StepProgress
+    from pipelines.steps.prepare import profile_alone
+
+    with StepProgress(errors) as progress:
+        profile_alone(data, output, lambda done, total: progress("prepare", done, total))
+    typer.echo(output)
+
+
+def _settings(**sections: dict[str, object]) -> Settings:
+    """The settings of this process with the options that were given."""
+    given = {
+        section: {name: value for name, value in options.items() if value is not None}
+        for section, options in sections.items()
+    }
+    return load_settings(**{section: options for section, options in given.items() if options})
