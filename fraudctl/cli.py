@@ -123,6 +123,7 @@ def synthesize(
     """Make transactions that resemble the ULB set, with drift if asked for."""
     from fraudctl.progress import StepProgress
     from pipelines.data.synthesize import NATURAL_RATE, Shift, write
+    from pipelines.data.synthesize import synthesize as make
 
     shift = Shift(
         mean=mean,
@@ -132,14 +133,8 @@ def synthesize(
         new_fraud=new_fraud,
     )
     with StepProgress(errors) as progress:
-        write(
-            output,
-            rows,
-            seed,
-            shift=shift,
-            fraud_rate=fraud_rate or NATURAL_RATE,
-            progress=lambda done, total: progress("synthesize", done, total),
-        )
+        batches = make(rows, seed, shift=shift, fraud_rate=fraud_rate or NATURAL_RATE)
+        write(output, batches, lambda done: progress("synthesize", done, rows))
     typer.echo(output)
 
 

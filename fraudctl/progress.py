@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -73,7 +73,7 @@ class StepProgress:
 
 
 @contextmanager
-def download_bar(console: Console, what: str) -> Iterator[object]:
+def download_bar(console: Console, what: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar for bytes; yields what to call with (bytes done, bytes in all or None)."""
     with Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, transient=True

@@ -76,6 +76,44 @@ class ErrorRecord(_Record):
         return cls(error=str(error))
 
 
+class ReasonRecord(_Record):
+    """What one input adds to the log odds, against its typical value."""
+
+    feature: str
+    contribution: float
+    value: float
+    typical: float
+
+
+class ScoredRecord(_Record):
+    """A held-out transaction and the predictor's answer; `truth` is its label in the data."""
+
+    id: str
+    holdout_row: int
+    truth: int
+    probability: float
+    label: int
+    alert: str
+    reasons: list[ReasonRecord]
+
+
+class VersionRecord(_Record):
+    """A model version and how it came to serve."""
+
+    version: str
+    story: str
+
+
+class DemoRecord(_Record):
+    """What `fraudctl demo --json FILE` writes."""
+
+    seconds: float
+    versions: list[VersionRecord]
+    requests: dict[str, int]
+    train: TrainRecord
+    scored: list[ScoredRecord]
+
+
 def train_record(finished: Finished) -> TrainRecord:
     """The record of a finished run."""
     evaluation, conclusion = finished.evaluation, finished.conclusion

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fraudctl.progress import StepProgress
 from fraudkit.settings import Settings
-from pipelines.data.synthesize import write
+from pipelines.data.synthesize import synthesize, write
 from pipelines.local import Finished, run_pipeline
 from pipelines.provenance import Run
 
@@ -31,5 +31,9 @@ def _synthesized(settings: Settings, progress: StepProgress) -> Path:
     path = settings.state / "data" / f"synthesized-{SYNTHETIC_ROWS}-{seed}.parquet"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, SYNTHETIC_ROWS, seed, progress=lambda done, total: progress("synthesize", done, total))
+        write(
+            path,
+            synthesize(SYNTHETIC_ROWS, seed),
+            lambda done: progress("synthesize", done, SYNTHETIC_ROWS),
+        )
     return path

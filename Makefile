@@ -1,0 +1,52 @@
+# The two commands: `make demo` and `make test`. They need Python 3.11 or 3.12 and make, nothing else.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help env demo test check bench lock format clean
+
+help: ## Show this help
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+env: $(STAMP) ## Make .venv from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; none of python3.11, python3.12, python3 is one" >&2; exit 2; }
+	@echo "Making $(VENV) with $(PYTHON) from requirements.lock" >&2
+	$(PYTHON) -m venv --clear $(VENV)
+	@awk '/^[a-z]/ { wanted = /^uv==/ } wanted' requirements.lock > $(VENV)/uv.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP) ## Train, serve on 127.0.0.1:8080 and score, on this machine (ARGS="--exit --json out.json")
+	@$(BIN)/fraudctl demo $(ARGS)
+
+test: $(STAMP) ## Run the tests (ARGS="-m 'not slow'" for the quick ones)
+	@$(BIN)/pytest $(ARGS)
+
+check: $(STAMP) ## Everything CI asks for: format, lint, types, import contracts, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+bench: $(STAMP) ## Run the benchmarks, side by side with what a user would pick instead
+	@$(BIN)/python -m benchmarks.training $(ARGS)
+
+format: $(STAMP) ## Format the code and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(STAMP) ## Write requirements.lock anew from pyproject.toml
+	$(BIN)/python scripts/lock.py $(ARGS)
+
+clean: ## Remove the environment and caches; state in .fraud stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
