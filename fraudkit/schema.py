@@ -8,6 +8,7 @@ product or sum of a linear score can overflow.
 from __future__ import annotations
 
 import reprlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
@@ -51,12 +52,12 @@ def check_columns(names: Sequence[str], *, labelled: bool) -> list[Violation]:
     wanted = (*INPUTS, LABEL) if labelled else INPUTS
     violations = [Violation("the column is missing", column=name) for name in wanted if name not in names]
     violations += [
-        Violation("is not a column of this schema; remove it", column=name)
+        Violation("is not a column of this schema; remove it", column=_column(name))
         for name in names
         if name not in wanted and not (name == LABEL and not labelled)
     ]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    return violations + [Violation("the column is there more than once", column=name) for name in repeated]
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
+    return violations + [Violation("the column is there more than once", column=_column(name)) for name in repeated]
 
 
 def check_rows(rows: FloatArray, *, first_row: int = 0) -> None:
@@ -172,6 +173,11 @@ def _number_problem(value: float) -> str:
     if not np.isfinite(value):
         return "is not a finite number"
     return f"is beyond the limit of ±{LIMIT:g}" if abs(value) > LIMIT else "is negative, must be ≥ 0"
+
+
+def _column(name: str) -> str:
+    """A column's name as it is, unless it is empty, long or not printable."""
+    return name if name and len(name) <= 40 and name.isprintable() else _short(name)
 
 
 def _short(value: object) -> str:

@@ -15,7 +15,9 @@ component = functools.partial(dsl.component, base_image=IMAGE, install_kfp_packa
 
 
 @component
-def prepare(data_uri: str, settings: str, prepared: dsl.Output[dsl.Dataset], profile: dsl.Output[dsl.HTML]):
+def prepare(
+    data_uri: str, settings: str, prepared: dsl.Output[dsl.Dataset], profile: dsl.Output[dsl.HTML]
+) -> None:
     """Read, validate, look for leaks, profile, hold out and sample the transactions."""
     from pipelines import tasks
 
@@ -23,7 +25,7 @@ def prepare(data_uri: str, settings: str, prepared: dsl.Output[dsl.Dataset], pro
 
 
 @component
-def train(settings: str, prepared: dsl.Input[dsl.Dataset], candidate: dsl.Output[dsl.Model]):
+def train(settings: str, prepared: dsl.Input[dsl.Dataset], candidate: dsl.Output[dsl.Model]) -> None:
     """Fit the logistic regression and fold it into a scorer with its drift reference."""
     from pipelines import tasks
 
@@ -56,7 +58,7 @@ def register(
     candidate: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
     model: dsl.Output[dsl.Model],
-):
+) -> None:
     """Seal the candidate as a bundle and register it as challenger."""
     from pipelines import tasks
 
@@ -71,7 +73,7 @@ def reject(
     prepared: dsl.Input[dsl.Dataset],
     candidate: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
-):
+) -> None:
     """Log the run; nothing is registered."""
     from pipelines import tasks
 

@@ -15,7 +15,7 @@ from pipelines.steps.conclude import Conclusion, Folders, register, reject
 from pipelines.steps.evaluate import Evaluation, evaluate
 from pipelines.steps.prepare import prepare
 from pipelines.steps.train import train
-from pipelines.tracking import Tracking
+from pipelines.tracking import Tracking, preload
 
 STEPS = ("prepare", "train", "evaluate", "conclude")
 Report = Callable[[str, int, int | None], None]
@@ -48,9 +48,10 @@ def run_pipeline(
     with tempfile.TemporaryDirectory(prefix="fraud-run-") as scratch, ThreadPoolExecutor(1) as background:
         folder = Path(scratch)
         folders = Folders(folder / "prepare", folder / "train", folder / "evaluate")
+        background.submit(preload)
         report("prepare", 0, None)
         prepare(uri, settings, folders.prepared, lambda done, total: report("prepare", done, total))
-        # The data are good: MLflow may now make its files, and be imported beside the training.
+        # The data are good: MLflow may now make its files, beside the training.
         tracking = background.submit(Tracking, settings)
         report("train", 0, None)
         train(folders.prepared, settings, folders.candidate)

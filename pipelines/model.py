@@ -60,7 +60,7 @@ def fit(legitimate: FloatArray, fraud: FloatArray, c: float, iterations: int) ->
     """
     pipeline = make_pipeline(
         FunctionTransformer(terms),
-        StandardScaler(),
+        StandardScaler(copy=False),  # the terms are an array of the pipeline's own
         LogisticRegression(C=c, solver="newton-cholesky", tol=_TOLERANCE, max_iter=iterations),
     )
     rows = np.concatenate([legitimate, fraud])

@@ -72,7 +72,7 @@ def write_reference(rows: FloatArray, scorer: Scorer, by_time: bool, folder: Pat
     features = drift_features(rows)
     edges = np.quantile(features, np.arange(1, BINS) / BINS, axis=0).T
     with threadpool_limits(1):  # the order of the sums decides the last digit, and the digits the version
-        precision: FloatArray = np.linalg.pinv(np.cov(features, rowvar=False), hermitian=True)
+        precision: FloatArray = np.linalg.pinv(np.cov(features, rowvar=False), hermitian=True).astype(np.float64)
         centred = features - features.mean(axis=0)
         distances = np.einsum("ij,ij->i", centred @ precision, centred)
     np.save(folder / "rows.npy", features.astype(np.float32))

@@ -29,6 +29,14 @@ _MISSING: Final = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _RETRIES: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
 
+def preload() -> None:
+    """Import MLflow, which takes seconds: only what talks to it pays for that, and may do so in the background."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    for name, value in _RETRIES.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedRun:
     """A run in MLflow: its id, and the URI of its artifacts."""
@@ -41,10 +49,7 @@ class Tracking:
     """A client of the tracking server or database that the settings name."""
 
     def __init__(self, settings: Settings) -> None:
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-        for name, value in _RETRIES.items():
-            os.environ.setdefault(name, value)
-        # MLflow takes seconds to import: only what talks to it pays for that.
+        preload()
         from mlflow import MlflowClient
 
         for name in ("alembic", "mlflow"):

@@ -22,7 +22,7 @@ def fraud_training(
     trigger: str,
     settings: str = "{}",
     image: str = components.IMAGE,
-):
+) -> None:
     """Prepare, train, evaluate; register what passes the gate.
 
     Args:

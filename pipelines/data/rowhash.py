@@ -50,4 +50,5 @@ def keyed(content: Hashes, purpose: str, seed: int) -> Hashes:
 
 def below(hashes: Hashes, share: float) -> NDArray[np.bool_]:
     """Which of `hashes` [n] fall into the lowest `share` of all hashes."""
-    return hashes < np.uint64(int(share * 2.0**64))
+    lowest: NDArray[np.bool_] = hashes < np.uint64(int(share * 2.0**64))
+    return lowest

@@ -7,14 +7,17 @@ values is raised as one InvalidRows that names column, row and value; rows are c
 from __future__ import annotations
 
 import contextlib
+import csv
+import re
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -27,6 +30,11 @@ BLOCK: Final = 65_536
 COLUMNS: Final = (*INPUTS, LABEL)
 _2023: Final = frozenset({"id", *INPUTS, LABEL} - {"Time"})
 _CSV_BYTES: Final = 4 << 20
+_HEAD_BYTES: Final = 1 << 16
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+_BLANKS: Final = " \t"
+"""What pyarrow takes off both ends of a number."""
+_NO_ROWS: Final = "the file has a header and no rows"
 _DELIMITERS: Final = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
 
 
@@ -50,7 +58,8 @@ class Block:
     @property
     def labels(self) -> FloatArray:
         """The labels [n], 0 or 1."""
-        return self.columns[-1]
+        labels: FloatArray = self.columns[-1]
+        return labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,67 +89,79 @@ class Source:
         columns = self._parquet_columns() if self.kind == "parquet" else self._csv_columns()
         complaints = Complaints(self.uri)
         first_row = 1
-        for chunk in _exact(columns):
-            block = Block(chunk, first_row)
-            if complaints.check(block) and not complaints.total:
-                yield block
-            first_row += chunk.shape[1]
+        with _reading(self.uri, self.filesystem):
+            for chunk in _exact(columns):
+                block = Block(chunk, first_row)
+                if complaints.check(block) and not complaints.total:
+                    yield block
+                first_row += chunk.shape[1]
         complaints.raise_any()
         if first_row == 1:
-            raise InvalidInput(f"{self.uri}: the file has a header and no rows")
+            raise InvalidInput(f"{self.uri}: {_NO_ROWS}")
 
     def _csv_columns(self) -> Iterator[FloatArray]:
-        names = self._csv_names()
-        types = dict.fromkeys(names, pa.float64())
-        options = pacsv.ConvertOptions(column_types=types, null_values=[])
+        header, names = self._csv_header()
+        options = pacsv.ConvertOptions(column_types=dict.fromkeys(header, pa.float64()), null_values=[])
         read = pacsv.ReadOptions(block_size=_CSV_BYTES)
         try:
             with self._open() as stream, pacsv.open_csv(stream, read, convert_options=options) as reader:
                 for batch in reader:
                     yield _matrix(batch, names)
-        except pa.ArrowInvalid as error:
-            self._explain_csv(names)
-            raise InvalidInput(f"{self.uri}: {error}") from error
+        except pa.ArrowInvalid:
+            self._explain_csv(header, names)
+            raise
 
-    def _csv_names(self) -> list[str]:
+    def _csv_header(self) -> tuple[list[str], list[str]]:
+        """The names in the first line that is not empty: as they stand there, and as they are meant."""
         with self._open() as stream:
-            start = stream.read(1 << 16)
+            start = stream.read(_HEAD_BYTES)
+        line, *rest = re.split(rb"[\r\n]+", start.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n"), maxsplit=1)
         try:
-            header = start.decode("utf-8-sig").splitlines()[0] if start else ""
+            text = line.decode()
         except UnicodeDecodeError:
-            header = start.decode("latin-1").splitlines()[0]
-        if not header.strip():
+            text = line.decode("latin-1")
+        if not text.strip():
             raise InvalidInput(f"{self.uri}: the file is empty; a header and rows are needed")
-        if header.lstrip().startswith("<"):
+        if text.lstrip().startswith("<"):
             raise InvalidInput(f"{self.uri}: this is HTML or XML, not CSV; download the data file itself")
-        names = [name.strip().strip('"') for name in header.split(",")]
-        if len(names) == 1:
+        if _CONTROL.search(text):
+            raise InvalidInput(f"{self.uri}: this is neither CSV in UTF-8, nor that in gzip, nor Parquet")
+        header = next(csv.reader([text]))
+        if len(header) == 1:
             for delimiter, word in _DELIMITERS.items():
-                if delimiter in header:
+                if delimiter in text:
                     raise InvalidInput(f"{self.uri}: the delimiter is {word}, must be a comma")
+        names = [name.strip().strip('"') for name in header]
         _check_names(names, self.uri)
-        return names
+        if len(start) < _HEAD_BYTES and not b"".join(rest).strip():
+            raise InvalidInput(f"{self.uri}: {_NO_ROWS}")
+        return header, names
 
-    def _explain_csv(self, names: list[str]) -> None:
-        """Read the file again as text and raise InvalidRows for what is not a number or not of the width."""
-        complaints = Complaints(self.uri)
+    def _explain_csv(self, header: list[str], names: list[str]) -> None:
+        """Read the file again as text and raise InvalidRows with all that is wrong with it."""
+        ragged, complaints = Complaints(self.uri), Complaints(self.uri)
         skipped: list[int] = []
 
         def skip(row: pacsv.InvalidRow) -> str:
-            skipped.append(row.number)
+            skipped.append(row.number - 1)  # pyarrow counts the header
             problem = f"has {row.actual_columns} values, must have {row.expected_columns}"
-            complaints.add([Violation(problem, row=row.number - 1)], 1)
+            ragged.add([Violation(problem, row=skipped[-1])], 1)
             return "skip"
 
         parse = pacsv.ParseOptions(invalid_row_handler=skip)
-        options = pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=[])
+        options = pacsv.ConvertOptions(column_types=dict.fromkeys(header, pa.binary()), null_values=[])
         read = pacsv.ReadOptions(use_threads=False, block_size=_CSV_BYTES)
         first_row = 1
         with self._open() as stream, pacsv.open_csv(stream, read, parse, options) as reader:
             for batch in reader:
-                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                parsed = [
                     complaints.check_text(name, column, first_row)
+                    for name, column in zip(names, batch.columns, strict=True)
+                ]
+                complaints.check(Block(_matrix(pa.record_batch(parsed, names), names), first_row))
                 first_row += batch.num_rows
+        complaints.make_room(skipped)
+        complaints.add(ragged.violations, ragged.total)
         complaints.raise_any()
 
     def _parquet_columns(self) -> Iterator[FloatArray]:
@@ -166,7 +187,7 @@ class Source:
 
 
 class Complaints:
-    """Violations of a whole source: the first are kept, all are counted."""
+    """Violations of a whole source: the first in the order of the rows are kept, all are counted."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -174,8 +195,8 @@ class Complaints:
         self.violations: list[Violation] = []
 
     def add(self, violations: list[Violation], total: int) -> None:
-        """Keep what there is room for, count all."""
-        self.violations += violations[: MAX_REPORTED - len(self.violations)]
+        """Keep the first of them and of what is here, count all."""
+        self.violations = sorted([*self.violations, *violations], key=_place)[:MAX_REPORTED]
         self.total += total
 
     def check(self, block: Block) -> bool:
@@ -191,24 +212,33 @@ class Complaints:
                 self.add(list(error.violations), error.total)
         return self.total == before
 
-    def check_text(self, name: str, column: pa.StringArray, first_row: int) -> None:
-        """Note each text of `column` that is not a number."""
+    def check_text(self, name: str, column: pa.BinaryArray, first_row: int) -> pa.DoubleArray:
+        """The numbers of `column`; what is not a number is noted, and 0 instead of it."""
         with contextlib.suppress(pa.ArrowInvalid):
-            column.cast(pa.float64())
-            return
-        for i, text in enumerate(column.to_pylist()):
-            if not _is_number(text):
-                violation = (
-                    Violation("is not a number", row=first_row + i, column=name, value=repr(text[:40]))
-                    if text
-                    else Violation("is empty", row=first_row + i, column=name)
-                )
-                self.add([violation], 1)
+            return pc.utf8_trim(column.cast(pa.string()), _BLANKS).cast(pa.float64())
+        numbers = []
+        noted: list[Violation] = []
+        for row, value in enumerate(column.to_pylist(), first_row):
+            text = value.decode(errors="replace").strip(_BLANKS)
+            parsed = _parsed(text)
+            numbers.append(parsed or 0.0)
+            if parsed is None:
+                problem, shown = ("is not a number", repr(text[:40])) if text else ("is empty", None)
+                noted.append(Violation(problem, row=row, column=name, value=shown))
+        self.add(noted[:MAX_REPORTED], len(noted))
+        return pa.array(numbers, pa.float64())
+
+    def make_room(self, skipped: list[int]) -> None:
+        """Count the rows of these numbers too: the rows after them were counted without them."""
+        for number in skipped:
+            self.violations = [
+                replace(violation, row=violation.row + 1) if violation.row and violation.row >= number else violation
+                for violation in self.violations
+            ]
 
     def raise_any(self) -> None:
         """Raise InvalidRows when there was a violation."""
         if self.total:
-            self.violations.sort(key=lambda violation: violation.row or 0)
             raise InvalidRows(self.violations, self.total, self.uri)
 
 
@@ -237,26 +267,37 @@ def _locate(uri: str, place: str) -> Source:
         else:
             filesystem, file = pafs.LocalFileSystem(), str(Path(place).expanduser().absolute())
         info = filesystem.get_file_info(file)
-    except pa.ArrowInvalid as error:
-        raise InvalidInput(f"{uri}: {error}") from error
+    except (ValueError, RuntimeError) as error:  # pyarrow's errors are of these, too
+        raise InvalidInput(f"{uri}: {_line(error)}") from error
     except OSError as error:
-        raise TemporaryError(f"{uri} cannot be reached: {error}") from error
+        raise TemporaryError(f"{uri} cannot be reached: {_line(error)}") from error
     if info.type != pafs.FileType.File:
         what = "is a folder" if info.type == pafs.FileType.Directory else "does not exist"
         raise InvalidInput(f"{uri} {what}; --data takes one CSV, CSV.gz or Parquet file")
-    with filesystem.open_input_stream(file, compression=None) as stream:
-        start = stream.read(4)
-    if start == b"PAR1":
-        return Source(uri, file, filesystem, "parquet", _parquet_rows(uri, filesystem, file))
+    with _reading(uri, filesystem):
+        with filesystem.open_input_stream(file, compression=None) as stream:
+            start = stream.read(4)
+        if start == b"PAR1":
+            with filesystem.open_input_file(file) as opened, pq.ParquetFile(opened) as parquet:
+                return Source(uri, file, filesystem, "parquet", int(parquet.metadata.num_rows))
     return Source(uri, file, filesystem, "csv.gz" if start.startswith(b"\x1f\x8b") else "csv")
 
 
-def _parquet_rows(uri: str, filesystem: pafs.FileSystem, file: str) -> int:
+@contextlib.contextmanager
+def _reading(uri: str, filesystem: pafs.FileSystem) -> Iterator[None]:
+    """pyarrow's errors as ours: a file that is here and cannot be read will not mend itself."""
     try:
-        with filesystem.open_input_file(file) as opened, pq.ParquetFile(opened) as parquet:
-            return int(parquet.metadata.num_rows)
-    except pa.ArrowInvalid as error:
-        raise InvalidInput(f"{uri}: this Parquet file cannot be read: {error}") from error
+        yield
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{uri} cannot be read, is it whole? {_line(error)}") from error
+    except OSError as error:
+        if isinstance(filesystem, pafs.LocalFileSystem):
+            raise InvalidInput(f"{uri} cannot be read, is it whole? {_line(error)}") from error
+        raise TemporaryError(f"{uri} cannot be read: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _check_names(names: list[str], uri: str) -> None:
@@ -272,7 +313,8 @@ def _matrix(batch: pa.RecordBatch, names: list[str]) -> FloatArray:
     matrix = np.zeros((len(COLUMNS), batch.num_rows))
     for i, name in enumerate(COLUMNS):
         if name in names:
-            matrix[i] = batch.column(names.index(name)).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            values = batch.column(names.index(name)).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            np.add(values, 0.0, out=matrix[i])  # -0.0 becomes 0.0: rows that are equal are the same bytes
     return matrix
 
 
@@ -302,9 +344,12 @@ def _numeric(kind: pa.DataType) -> bool:
     )
 
 
-def _is_number(text: str) -> bool:
+def _parsed(text: str) -> float | None:
     try:
-        pa.scalar(text).cast(pa.float64())
+        return float(pa.scalar(text).cast(pa.float64()).as_py())
     except pa.ArrowInvalid:
-        return False
-    return True
+        return None
+
+
+def _place(violation: Violation) -> tuple[int, int]:
+    return violation.row or 0, COLUMNS.index(violation.column) if violation.column in COLUMNS else -1

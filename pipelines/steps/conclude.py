@@ -114,8 +114,10 @@ def _seal(run: Run, folders: Folders, settings: Settings) -> bundle.Bundle:
         return bundle.seal(draft, settings.bundle_folder, origin)
 
 
-def _log(run: Run, folders: Folders, settings: Settings, tracking: Tracking, more: Mapping[str, Path]) -> str:
-    """Log parameters, metrics, plots, profile and verdict; MLflow's id of the run."""
+def _log(
+    run: Run, folders: Folders, settings: Settings, tracking: Tracking, more: Mapping[str, Path]
+) -> LoggedRun:
+    """Log parameters, metrics, plots, profile and verdict."""
     prepared = folders.read_prepared()
     training = Training.model_validate_json((folders.candidate / TRAINING).read_bytes())
     verdict = json.loads((folders.evaluation / VERDICT).read_bytes())

@@ -147,7 +147,7 @@ Blocks = Iterator[tuple[Block, Hashes]]
 
 @contextmanager
 def _twice(source: Source) -> Iterator[tuple[Blocks, Callable[[], Blocks]]]:
-    """The blocks of `source` with their content hashes, and a way to have them again without parsing text again."""
+    """The blocks of `source` with their content hashes, and a way to have them again without parsing."""
     with tempfile.TemporaryDirectory(prefix="fraud-spool-") as folder:
         if source.kind == "parquet":
             yield _hashed(source.blocks()), lambda: _hashed(source.blocks())

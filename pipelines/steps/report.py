@@ -44,43 +44,41 @@ def model_card(evaluation: Evaluation) -> str:
     """The model card, in Markdown."""
     prepared, training, scorer = evaluation.prepared, evaluation.training, evaluation.scorer
     held = prepared.holdout
-    lines = [
-        f"# Fraud model `{evaluation.version}`",
-        "",
-        f"**Gate: {_verdict(evaluation)}**",
-        "",
-        "A logistic regression on thirty inputs of a card transaction (Time, V1 … V28, Amount). It answers the "
-        "probability of fraud at the natural rate, an alert, and what each input adds to the log odds.",
-        "",
-        "## Data",
-        f"- Source: `{prepared.uri}`; identity `{prepared.data}`",
-        f"- {prepared.rows:,} rows, {prepared.frauds:,} frauds ({prepared.frauds / prepared.rows:.3%}), "
-        f"{prepared.duplicates:,} rows repeat an earlier one",
-        f"- Holdout, frozen: {held.rows:,} rows, {held.frauds:,} frauds; {held.rule.why}",
-        f"- Natural rate: {scorer.natural_rate:.4%}",
-        "",
-        "## Training",
-        f"- {training.used[1]:,} frauds and {training.used[0]:,} legitimate rows ({training.ratio} : 1), "
-        f"C = {training.c:g}; the intercept is corrected to the natural rate",
-        f"- Review from a probability of {scorer.thresholds.review:.3g}, block from {scorer.thresholds.block:.3g}",
-        "",
-        "## At the natural rate",
-        _natural_caption(evaluation),
-        "",
-        *_markdown(_natural_rows(evaluation)),
-        "",
-        "## Balanced test set",
-        _balanced_caption(evaluation),
-        "",
-        *_markdown(_balanced_rows(evaluation)),
-        "",
-        "## Limits",
-        "- Metrics speak for transactions like the holdout's; drift is watched in service.",
-        "- Labels are known late and better where alerts were examined.",
-        "- A bundle holds customers' rows (reference, holdout): guard it like the data.",
-        "",
-    ]
-    return "\n".join(lines)
+    return f"""\
+# Fraud model `{evaluation.version}`
+
+**Gate: {_verdict(evaluation)}**
+
+A logistic regression on thirty inputs of a card transaction (Time, V1 … V28, Amount). It answers the probability
+of fraud at the natural rate, an alert, and what each input adds to the log odds.
+
+## Data
+- Source: `{prepared.uri}`; identity `{prepared.data}`
+- {prepared.rows:,} rows, {prepared.frauds:,} frauds ({prepared.frauds / prepared.rows:.3%}); \
+{prepared.duplicates:,} rows repeat an earlier one
+- Holdout, frozen: {held.rows:,} rows, {held.frauds:,} frauds; {held.rule.why}
+- Natural rate: {scorer.natural_rate:.4%}
+
+## Training
+- {training.used[1]:,} frauds and {training.used[0]:,} legitimate rows ({training.ratio} : 1), \
+C = {training.c:g}; the intercept is corrected to the natural rate
+- Review from a probability of {scorer.thresholds.review:.3g}, block from {scorer.thresholds.block:.3g}
+
+## At the natural rate
+{_natural_caption(evaluation)}
+
+{_markdown(_natural_rows(evaluation))}
+
+## Balanced test set
+{_balanced_caption(evaluation)}
+
+{_markdown(_balanced_rows(evaluation))}
+
+## Limits
+- Metrics speak for transactions like the holdout's; drift is watched in service.
+- Labels are known late, and better where alerts were examined.
+- A bundle holds customers' rows (reference, holdout): guard it like the data.
+"""
 
 
 def _figures(evaluation: Evaluation) -> dict[str, tuple[str, str, str]]:
@@ -140,8 +138,8 @@ def _natural_caption(evaluation: Evaluation) -> str:
 
 def _balanced_caption(evaluation: Evaluation) -> str:
     return (
-        f"{evaluation.balanced.rows:,} holdout rows, 1 : 1. The 0.5 cut is at 1 : 1 odds, not corrected to the natural "
-        "rate, as the field reports it: it says how well the classes come apart, not what an alert is worth."
+        f"{evaluation.balanced.rows:,} holdout rows, 1 : 1. The 0.5 cut is at 1 : 1 odds, not corrected to the "
+        "natural rate, as the field reports it: it says how well the classes come apart, not what an alert is worth."
     )
 
 
@@ -206,6 +204,6 @@ def _table(rows: Iterable[tuple[str, ...]]) -> str:
     return f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def _markdown(rows: Iterable[tuple[str, ...]]) -> list[str]:
+def _markdown(rows: Iterable[tuple[str, ...]]) -> str:
     head, *body = rows
-    return [" | ".join(row) for row in (head, ("---",) * len(head), *body)]
+    return "\n".join(" | ".join(row) for row in (head, ("---",) * len(head), *body))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -118,7 +117,7 @@ def train(prepared_folder: Path, settings: Settings, output: Path) -> Training:
         c=c,
         used=used,
         trials=tuple(trials),
-        variants=tuple(_variants(kept, prepared, settings, ratio, c)),
+        variants=_variants(kept, prepared, settings, ratio, c),
         per_deviation=tuple(float(value) for value in fitted.per_deviation),
         added=added,
         converged=True,
@@ -203,17 +202,22 @@ def _scorer(fitted: Fitted, added: float, natural_rate: float, rows: FloatArray,
     return Scorer(scorer.weights, scorer.intercept, natural_rate, chosen, scorer.typical).rounded()
 
 
-def _variants(kept: Kept, prepared: Prepared, settings: Settings, ratio: int, c: float) -> Iterable[Variant]:
+def _variants(kept: Kept, prepared: Prepared, settings: Settings, ratio: int, c: float) -> tuple[Variant, ...]:
     """The model at 1 : 1, at the chosen ratio, and on every row that was kept."""
     samples = {f"{n} : 1": _sample(kept, settings.sampling.per_class, n) for n in (1, ratio)}
     samples["all rows"] = kept.legitimate, kept.fraud
+    variants = []
     for name, sample in samples.items():
         fitted = fit(*sample, c, settings.training.iterations)
         used = len(sample[0]), len(sample[1])
-        yield Variant(
-            name=name,
-            legitimate=used[0],
-            frauds=used[1],
-            weights=tuple(float(weight) for weight in fitted.weights),
-            intercept=fitted.intercept + correction(used, prepared.training, prepared.natural_rate),
+        added = correction(used, prepared.training, prepared.natural_rate)
+        variants.append(
+            Variant(
+                name=name,
+                legitimate=used[0],
+                frauds=used[1],
+                weights=tuple(float(weight) for weight in fitted.weights),
+                intercept=fitted.intercept + added,
+            )
         )
+    return tuple(variants)
