@@ -1,0 +1,44 @@
+"""What tests of several parts share: a small bundle that is a real one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fraudkit.bundle import Bundle, Origin, seal
+from fraudkit.schema import INPUTS
+from fraudkit.scoring import TERMS, Scorer, Thresholds
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A sealed bundle with a scorer of random weights; its other files only stand there."""
+    draft = tmp_path_factory.mktemp("draft")
+    random = np.random.default_rng(7)
+    scorer = Scorer(
+        weights=tuple(random.normal(0, 0.5, len(TERMS)).tolist()),
+        intercept=-3.0,
+        natural_rate=0.002,
+        thresholds=Thresholds(review=0.05, block=0.6),
+        typical=tuple(np.abs(random.normal(0, 0.3, len(INPUTS))).tolist()),
+    )
+    (draft / "scorer.json").write_bytes(scorer.rounded().to_json())
+    (draft / "reference").mkdir()
+    for name in ("holdout.parquet", "model.skops", "metrics.json", "card.md", "reference/rows.parquet"):
+        (draft / name).write_text(f"{name} of a test\n")
+    origin = Origin(
+        run="test", trigger="manual-test", data="none", code="none", libraries={}, created=datetime.now(UTC)
+    )
+    return seal(draft, tmp_path_factory.mktemp("bundles"), origin)
+
+
+@pytest.fixture(scope="session")
+def real_sample() -> Path:
+    """10,118 real transactions, where they are at hand."""
+    path = Path(__file__).parents[2] / "shared" / "data" / "creditcard_sample.csv.gz"
+    if not path.is_file():
+        pytest.skip(f"the real transactions are not at hand ({path})")
+    return path
