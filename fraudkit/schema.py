@@ -57,7 +57,9 @@ def check_columns(names: Sequence[str], *, labelled: bool) -> list[Violation]:
         if name not in wanted and not (name == LABEL and not labelled)
     ]
     repeated = sorted(name for name, times in Counter(names).items() if times > 1)
-    return violations + [Violation("the column is there more than once", column=_column(name)) for name in repeated]
+    return violations + [
+        Violation("the column is there more than once", column=_column(name)) for name in repeated
+    ]
 
 
 def check_rows(rows: FloatArray, *, first_row: int = 0) -> None:

@@ -39,7 +39,7 @@ def content_hash(columns: FloatArray) -> Hashes:
 def keyed(content: Hashes, purpose: str, seed: int) -> Hashes:
     """The order [n] that `content` hashes take for a purpose and a seed (splitmix64's finalizer)."""
     key = hashlib.blake2b(f"{purpose}:{seed}".encode(), digest_size=8).digest()
-    state = content + np.frombuffer(key, dtype="<u8")[0]
+    state: Hashes = content + np.frombuffer(key, dtype="<u8")[0]
     state ^= state >> np.uint64(30)
     state *= _MIX_1
     state ^= state >> np.uint64(27)

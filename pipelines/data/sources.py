@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -31,9 +33,10 @@ COLUMNS: Final = (*INPUTS, LABEL)
 _2023: Final = frozenset({"id", *INPUTS, LABEL} - {"Time"})
 _CSV_BYTES: Final = 4 << 20
 _HEAD_BYTES: Final = 1 << 16
+_TEXT_ROWS: Final = 8_192
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
-_BLANKS: Final = " \t"
-"""What pyarrow takes off both ends of a number."""
+_NUMBER: Final = r"(?i)^[ \t]*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)[ \t]*$"
+"""What pyarrow reads as a number."""
 _NO_ROWS: Final = "the file has a header and no rows"
 _DELIMITERS: Final = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
 
@@ -108,7 +111,7 @@ class Source:
                 for batch in reader:
                     yield _matrix(batch, names)
         except pa.ArrowInvalid:
-            self._explain_csv(header, names)
+            self._explain_csv(names)
             raise
 
     def _csv_header(self) -> tuple[list[str], list[str]]:
@@ -137,31 +140,26 @@ class Source:
             raise InvalidInput(f"{self.uri}: {_NO_ROWS}")
         return header, names
 
-    def _explain_csv(self, header: list[str], names: list[str]) -> None:
+    def _explain_csv(self, names: list[str]) -> None:
         """Read the file again as text and raise InvalidRows with all that is wrong with it."""
-        ragged, complaints = Complaints(self.uri), Complaints(self.uri)
-        skipped: list[int] = []
-
-        def skip(row: pacsv.InvalidRow) -> str:
-            skipped.append(row.number - 1)  # pyarrow counts the header
-            problem = f"has {row.actual_columns} values, must have {row.expected_columns}"
-            ragged.add([Violation(problem, row=skipped[-1])], 1)
-            return "skip"
-
-        parse = pacsv.ParseOptions(invalid_row_handler=skip)
-        options = pacsv.ConvertOptions(column_types=dict.fromkeys(header, pa.binary()), null_values=[])
-        read = pacsv.ReadOptions(use_threads=False, block_size=_CSV_BYTES)
+        complaints = Complaints(self.uri)
         first_row = 1
-        with self._open() as stream, pacsv.open_csv(stream, read, parse, options) as reader:
-            for batch in reader:
-                parsed = [
-                    complaints.check_text(name, column, first_row)
-                    for name, column in zip(names, batch.columns, strict=True)
+        with self._open() as stream:
+            text = io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="")
+            lines = filter(None, csv.reader(text))
+            next(lines)
+            while rows := list(islice(lines, _TEXT_ROWS)):
+                for i, row in enumerate(rows):
+                    if len(row) != len(names):
+                        problem = f"has {len(row)} values, must have {len(names)}"
+                        complaints.add([Violation(problem, row=first_row + i)], 1)
+                        rows[i] = ["0"] * len(names)
+                columns = [
+                    complaints.check_text(name, pa.array(column, pa.string()), first_row)
+                    for name, column in zip(names, zip(*rows, strict=True), strict=True)
                 ]
-                complaints.check(Block(_matrix(pa.record_batch(parsed, names), names), first_row))
-                first_row += batch.num_rows
-        complaints.make_room(skipped)
-        complaints.add(ragged.violations, ragged.total)
+                complaints.check(Block(_matrix(pa.record_batch(columns, names), names), first_row))
+                first_row += len(rows)
         complaints.raise_any()
 
     def _parquet_columns(self) -> Iterator[FloatArray]:
@@ -202,39 +200,24 @@ class Complaints:
     def check(self, block: Block) -> bool:
         """Whether the rows and labels of `block` are valid."""
         before = self.total
-        for check in (
-            lambda: check_rows(block.rows, first_row=block.first_row),
-            lambda: check_labels(block.labels, first_row=block.first_row),
-        ):
+        for check, numbers in ((check_rows, block.rows), (check_labels, block.labels)):
             try:
-                check()
+                check(numbers, first_row=block.first_row)
             except InvalidRows as error:
                 self.add(list(error.violations), error.total)
         return self.total == before
 
-    def check_text(self, name: str, column: pa.BinaryArray, first_row: int) -> pa.DoubleArray:
+    def check_text(self, name: str, column: pa.StringArray, first_row: int) -> pa.DoubleArray:
         """The numbers of `column`; what is not a number is noted, and 0 instead of it."""
-        with contextlib.suppress(pa.ArrowInvalid):
-            return pc.utf8_trim(column.cast(pa.string()), _BLANKS).cast(pa.float64())
-        numbers = []
-        noted: list[Violation] = []
-        for row, value in enumerate(column.to_pylist(), first_row):
-            text = value.decode(errors="replace").strip(_BLANKS)
-            parsed = _parsed(text)
-            numbers.append(parsed or 0.0)
-            if parsed is None:
-                problem, shown = ("is not a number", repr(text[:40])) if text else ("is empty", None)
-                noted.append(Violation(problem, row=row, column=name, value=shown))
-        self.add(noted[:MAX_REPORTED], len(noted))
-        return pa.array(numbers, pa.float64())
-
-    def make_room(self, skipped: list[int]) -> None:
-        """Count the rows of these numbers too: the rows after them were counted without them."""
-        for number in skipped:
-            self.violations = [
-                replace(violation, row=violation.row + 1) if violation.row and violation.row >= number else violation
-                for violation in self.violations
-            ]
+        numeric = pc.match_substring_regex(column, _NUMBER)
+        noted = []
+        bad = np.flatnonzero(~numeric.to_numpy(zero_copy_only=False))
+        for i in bad[:MAX_REPORTED]:
+            text = column[i].as_py().strip()
+            problem, shown = ("is not a number", repr(text[:40])) if text else ("is empty", None)
+            noted.append(Violation(problem, row=first_row + int(i), column=name, value=shown))
+        self.add(noted, bad.size)
+        return pc.utf8_trim_whitespace(pc.if_else(numeric, column, "0")).cast(pa.float64())
 
     def raise_any(self) -> None:
         """Raise InvalidRows when there was a violation."""
@@ -285,10 +268,10 @@ def _locate(uri: str, place: str) -> Source:
 
 @contextlib.contextmanager
 def _reading(uri: str, filesystem: pafs.FileSystem) -> Iterator[None]:
-    """pyarrow's errors as ours: a file that is here and cannot be read will not mend itself."""
+    """The errors of readers as ours: a file that is here and cannot be read will not mend itself."""
     try:
         yield
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"{uri} cannot be read, is it whole? {_line(error)}") from error
     except OSError as error:
         if isinstance(filesystem, pafs.LocalFileSystem):
@@ -314,7 +297,8 @@ def _matrix(batch: pa.RecordBatch, names: list[str]) -> FloatArray:
     for i, name in enumerate(COLUMNS):
         if name in names:
             values = batch.column(names.index(name)).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-            np.add(values, 0.0, out=matrix[i])  # -0.0 becomes 0.0: rows that are equal are the same bytes
+            with np.errstate(invalid="ignore"):  # a NaN is found later
+                np.add(values, 0.0, out=matrix[i])  # -0.0 becomes 0.0: rows that are equal are the same bytes
     return matrix
 
 
@@ -342,13 +326,6 @@ def _numeric(kind: pa.DataType) -> bool:
         or pa.types.is_decimal(kind)
         or pa.types.is_boolean(kind)
     )
-
-
-def _parsed(text: str) -> float | None:
-    try:
-        return float(pa.scalar(text).cast(pa.float64()).as_py())
-    except pa.ArrowInvalid:
-        return None
 
 
 def _place(violation: Violation) -> tuple[int, int]:

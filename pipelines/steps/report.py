@@ -29,13 +29,13 @@ def write_report(evaluation: Evaluation, output: Path) -> None:
     for name, (_, _, svg) in figures.items():
         (output / PLOTS / f"{name}.svg").write_text(svg, encoding="utf-8")
     sections = [
-        ("Verdict", "", f"<p>{escape(_verdict(evaluation))}</p>"),
         ("At the natural rate", _natural_caption(evaluation), _table(_natural_rows(evaluation))),
         ("Balanced test set", _balanced_caption(evaluation), _table(_balanced_rows(evaluation))),
         ("What balancing costs", "The same model on other samples, on the same holdout.", _compared(evaluation)),
         *figures.values(),
     ]
-    page = plots.page(f"Fraud model {evaluation.version}", sections)
+    lead = f"<p>Gate: {escape(_verdict(evaluation))}</p>"
+    page = plots.page(f"Fraud model {evaluation.version}", sections, lead)
     (output / REPORT).write_text(page, encoding="utf-8")
     (output / CARD).write_text(model_card(evaluation), encoding="utf-8")
 
@@ -139,7 +139,8 @@ def _natural_caption(evaluation: Evaluation) -> str:
 def _balanced_caption(evaluation: Evaluation) -> str:
     return (
         f"{evaluation.balanced.rows:,} holdout rows, 1 : 1. The 0.5 cut is at 1 : 1 odds, not corrected to the "
-        "natural rate, as the field reports it: it says how well the classes come apart, not what an alert is worth."
+        "natural rate, as the field reports it: it says how well the classes come apart, not what an alert is "
+        "worth."
     )
 
 
@@ -185,7 +186,7 @@ def _compared(evaluation: Evaluation) -> str:
             f"{row.variant.frauds:,}",
             str(row.natural.auprc),
             f"{row.natural.log_loss.value:.4g}",
-            str(row.balanced.accuracy),
+            f"{row.balanced.accuracy.value:.3f}",
         )
         for row in evaluation.compared
     ]

@@ -1,0 +1,1 @@
+"""What answers requests: the predictor behind KServe's inference protocol."""
