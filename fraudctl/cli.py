@@ -77,6 +77,25 @@ def demo(
     tell(data, _settings(), port, out, errors, leave=leave, record=json)
 
 
+@app.command()
+def model(
+    version: Annotated[str | None, typer.Argument(help="Twelve hex digits; the champion if left out.")] = None,
+    path: Annotated[bool, typer.Option("--path", help="Print the bundle's folder alone.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the bundle's manifest.")] = False,
+) -> None:
+    """Where a model came from: run, trigger, data, code, and what the gate said."""
+    from fraudctl import show
+    from fraudctl.runs import find_bundle
+
+    bundle = find_bundle(version, _settings())
+    if path:
+        typer.echo(bundle.path)
+    elif json:
+        typer.echo(bundle.manifest.model_dump_json(indent=1))
+    else:
+        show.model(bundle, out)
+
+
 @app.command("compile")
 def compile_(
     output: Annotated[

@@ -18,9 +18,9 @@ from rich.markup import escape
 from fraudctl import show
 from fraudctl.progress import StepProgress
 from fraudctl.records import DemoRecord, ScoredRecord, VersionRecord, train_record
-from fraudctl.runs import train_here
+from fraudctl.runs import find_bundle, train_here
 from fraudctl.server import serving
-from fraudkit import bundle
+from fraudkit.bundle import Bundle
 from fraudkit.errors import PermanentError
 from fraudkit.schema import FloatArray
 from fraudkit.settings import MODEL_NAME, Settings
@@ -73,7 +73,9 @@ def tell(
     began = time.monotonic()
     finished = train_here(data, settings, errors)
     show.training(finished, out)
-    served = _served(finished, settings)
+    if Tracking(settings).champion() is None:
+        raise PermanentError(f"the gate passed no model yet: {finished.evaluation.verdict.message}")
+    served = find_bundle(None, settings)
     with ExitStack() as stack:
         with StepProgress(errors) as progress:
             progress("serve", 0, None)
@@ -97,14 +99,6 @@ def tell(
         _what_next(url, rows[labels == 1][:1], finished, out, leave=leave)
         if not leave:
             _stay(out)
-
-
-def _served(finished: Finished, settings: Settings) -> bundle.Bundle:
-    """The champion: this run's model, or the one that this run did not improve on."""
-    champion = Tracking(settings).champion()
-    if champion is None:
-        raise PermanentError(f"the gate passed no model yet: {finished.evaluation.verdict.message}")
-    return bundle.load(settings.bundle_folder / champion)
 
 
 def _held_out(settings: Settings, data: str) -> tuple[FloatArray, FloatArray]:
@@ -157,7 +151,7 @@ def _line(row: ScoredRecord) -> Sequence[str]:
     return f"holdout {row.holdout_row}", truth, f"{row.probability:.4f}", row.alert, why
 
 
-def _story(finished: Finished, served: bundle.Bundle) -> str:
+def _story(finished: Finished, served: Bundle) -> str:
     verdict = finished.evaluation.verdict
     if finished.conclusion.version == served.version:
         return f"trained by {served.manifest.run}; {verdict.reason}: {verdict.message}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from pathlib import Path
@@ -9,12 +10,16 @@ from pathlib import Path
 from rich.console import Console
 
 from fraudctl.progress import StepProgress
+from fraudkit.bundle import Bundle, load
+from fraudkit.errors import InvalidInput
 from fraudkit.settings import Settings
 from pipelines.data.synthesize import synthesize, write
 from pipelines.local import Finished, run_pipeline
 from pipelines.provenance import Run
+from pipelines.tracking import Tracking
 
 SYNTHETIC_ROWS = 284_807
+VERSION = re.compile(r"[0-9a-f]{12}")
 
 
 def train_here(data: str | None, settings: Settings, console: Console, keep: Path | None = None) -> Finished:
@@ -23,6 +28,21 @@ def train_here(data: str | None, settings: Settings, console: Console, keep: Pat
     with StepProgress(console) as progress:
         uri = data or str(_synthesized(settings, progress))
         return run_pipeline(uri, settings, Run(name=name, trigger=f"manual-{name}"), progress, keep)
+
+
+def find_bundle(version: str | None, settings: Settings) -> Bundle:
+    """The verified bundle of a version, or of the champion.
+
+    Raises:
+        InvalidInput: There is no such version, or no champion yet.
+    """
+    named = version or Tracking(settings).champion()
+    if named is None:
+        raise InvalidInput(f"there is no model in {settings.state} yet; `fraudctl train` makes one")
+    folder = settings.bundle_folder / named
+    if not VERSION.fullmatch(named) or not folder.is_dir():
+        raise InvalidInput(f"there is no version {named} in {settings.bundle_folder}")
+    return load(folder)
 
 
 def _synthesized(settings: Settings, progress: StepProgress) -> Path:

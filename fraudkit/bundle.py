@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -62,7 +62,7 @@ class Origin(BaseModel):
 class Manifest(Origin):
     """`manifest.json`: the origin, the version, and the sha256 of every file of the bundle by its path."""
 
-    format: int = 1
+    format: Literal[1] = 1
     version: str
     files: dict[str, str]
 
@@ -106,7 +106,7 @@ def seal(draft: Path, bundles: Path, origin: Origin) -> Bundle:
     target = bundles / version
     if target.exists():
         return load(target)
-    files = {name: _sha256(path) for name, path in _files(draft).items()}
+    files = {name: _sha256(path) for name, path in _files(draft).items() if name != MANIFEST}
     manifest = Manifest(version=version, files=files, **origin.model_dump())
     bundles.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=bundles) as scratch:

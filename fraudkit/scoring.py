@@ -160,7 +160,7 @@ class Scorer:
                 thresholds=Thresholds(**document["thresholds"]),
                 typical=tuple(float(document["typical"][name]) for name in INPUTS),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise BundleError(f"scorer.json cannot be read: {error!r}") from error
 
     def rounded(self) -> Scorer:

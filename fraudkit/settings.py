@@ -15,6 +15,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     YamlConfigSettingsSource,
 )
 
@@ -26,7 +27,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSettings(_Section):
@@ -134,6 +135,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="FRAUD__",
         env_nested_delimiter="__",
+        env_ignore_empty=True,
         frozen=True,
         extra="forbid",
         nested_model_default_partial_update=True,
@@ -180,11 +182,39 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         InvalidInput: Naming each setting that is unknown, of a wrong type or out of bounds, or the missing file.
     """
+    _check_variables()
     file = os.environ.get("FRAUD_SETTINGS")
-    if file and not Path(file).is_file():
-        raise InvalidInput(f"FRAUD_SETTINGS names {file}, which is not a file")
+    if file:
+        _check_file(Path(file))
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
         raise InvalidInput("settings: " + "; ".join(problems)) from error
+    except SettingsError as error:  # a whole section in one variable
+        raise InvalidInput(f"settings: {error}: {error.__cause__}") from error
+
+
+def _check_variables() -> None:
+    """Raise InvalidInput for a `FRAUD__…` variable that is no setting; pydantic looks only for those that are."""
+    known = {name.upper() for name in Settings.model_fields}
+    for variable in os.environ:
+        prefix, _, name = variable.upper().partition("__")
+        if prefix == "FRAUD" and name.partition("__")[0] not in known:
+            raise InvalidInput(f"settings: {variable} is not a setting")
+
+
+def _check_file(path: Path) -> None:
+    """Raise InvalidInput unless `path` holds YAML that is settings by name, or nothing."""
+    import yaml  # type: ignore[import-untyped]
+
+    if not path.is_file():
+        raise InvalidInput(f"FRAUD_SETTINGS names {path}, which is not a file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InvalidInput(
+            f"FRAUD_SETTINGS names {path}, which is not YAML: {' '.join(str(error).split())}"
+        ) from error
+    if content is not None and not (isinstance(content, dict) and all(isinstance(name, str) for name in content)):
+        raise InvalidInput(f"FRAUD_SETTINGS names {path}, which does not hold settings by their names")

@@ -146,13 +146,13 @@ def _same_version(facts: GateFacts, _: GateThresholds) -> _Objection:
 
 
 def _below_floor(facts: GateFacts, thresholds: GateThresholds) -> _Objection:
-    if facts.roc_auc.value < thresholds.roc_auc:
+    if not facts.roc_auc.value >= thresholds.roc_auc:  # written so that NaN is below
         return _fail(
             "below_floor",
             f"ROC AUC on the balanced test set is {facts.roc_auc}; the floor is {thresholds.roc_auc:g}",
         )
     floor = min(thresholds.auprc_lift * facts.natural_rate, thresholds.auprc_enough)
-    if facts.auprc.value < floor:
+    if not facts.auprc.value >= floor:
         return _fail("below_floor", f"AUPRC on the holdout is {facts.auprc}; the floor is {floor:.3g}")
     return None
 

@@ -5,6 +5,7 @@ It lives at `{bundles}/holdouts/{data id}/`: `holdout.parquet` with the rows, `r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fraudkit.errors import BundleError, InvalidInput
 from fraudkit.schema import FloatArray
@@ -129,6 +130,7 @@ class Writer:
     """Writes a holdout beside its final place; `freeze` gives it its name."""
 
     def __init__(self, holdouts: Path, data: str) -> None:
+        self._made = [folder for folder in (holdouts, *holdouts.parents) if not folder.exists()]
         holdouts.mkdir(parents=True, exist_ok=True)
         self._folder = tempfile.TemporaryDirectory(prefix=f".{data[:12]}-", dir=holdouts)
         self._target = holdouts / data
@@ -144,6 +146,9 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         self._writer.close()
         self._folder.cleanup()
+        with contextlib.suppress(OSError):  # what holds a frozen holdout is not empty and stays
+            for folder in self._made:
+                folder.rmdir()
 
     def add(self, columns: FloatArray) -> None:
         """Append rows [31, n]."""
@@ -178,8 +183,11 @@ def load_record(folder: Path) -> Record:
     try:
         record = Record.model_validate_json((folder / RECORD).read_bytes())
         actual = _sha256(folder / ROWS)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise BundleError(f"the frozen holdout in {folder} cannot be read: {error}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise BundleError(f"the frozen holdout in {folder}: {RECORD} cannot be read: {problem}") from error
     if actual != record.sha256:
         raise BundleError(f"{folder / ROWS} is not what was frozen; every comparison with it would be void")
     return record
@@ -193,6 +201,14 @@ def read_blocks(folder: Path) -> Iterator[Block]:
             columns = np.stack([column.to_numpy() for column in batch.columns])
             yield Block(columns, first_row)
             first_row += batch.num_rows
+
+
+def require_same(record: Record, sides: Sides, folder: Path) -> None:
+    """Raise BundleError unless the rule of the record holds out as many rows and frauds as were frozen."""
+    if (sides.held_rows, sides.held_frauds) != (record.rows, record.frauds):
+        raise BundleError(
+            f"the rule in {folder / RECORD} is not the one that chose {ROWS}; do not train beside it"
+        )
 
 
 def require_both_classes(sides: Sides, uri: str) -> None:

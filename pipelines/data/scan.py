@@ -20,7 +20,8 @@ from pipelines.data.sources import COLUMNS, Block
 
 SAMPLE_PER_CLASS: Final = 20_000
 """Rows of each class that the profile's distributions and the leakage lint look at."""
-_EXACT_ROWS: Final = 1 << 25
+EXACT_ROWS: Final = 1 << 25
+"""Rows up to which duplicates are counted exactly."""
 _WORD: Final = (1 << 64) - 1
 
 
@@ -68,10 +69,11 @@ class Moments:
 class DuplicateCounter:
     """Counts rows whose content was seen before.
 
-    Exact up to 33 million rows; beyond, it looks at the share of all contents with the least hashes, and scales.
+    Exact up to `exact` rows; beyond, it looks at the share of all contents with the least hashes, and scales.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, exact: int = EXACT_ROWS) -> None:
+        self.exact = exact
         self.share = 1.0
         self._hashes: list[Hashes] = []
         self._held = 0
@@ -83,10 +85,7 @@ class DuplicateCounter:
             kept = kept[below(kept, self.share)]
         self._hashes.append(kept)
         self._held += kept.size
-        while self._held > _EXACT_ROWS:
-            self.share /= 2
-            self._hashes = [hashes[below(hashes, self.share)] for hashes in self._hashes]
-            self._held = sum(hashes.size for hashes in self._hashes)
+        self._shrink()
 
     def merge(self, other: DuplicateCounter) -> None:
         """Take the rows of another shard."""
@@ -94,6 +93,7 @@ class DuplicateCounter:
         self._hashes += other._hashes
         self._hashes = [hashes[below(hashes, self.share)] if self.share < 1 else hashes for hashes in self._hashes]
         self._held = sum(hashes.size for hashes in self._hashes)
+        self._shrink()
 
     def count(self) -> int:
         """Rows that repeat an earlier one."""
@@ -103,6 +103,12 @@ class DuplicateCounter:
         self._hashes = [hashes]
         hashes.sort()
         return round(int((hashes[1:] == hashes[:-1]).sum()) / self.share)
+
+    def _shrink(self) -> None:
+        while self._held > self.exact:
+            self.share /= 2
+            self._hashes = [hashes[below(hashes, self.share)] for hashes in self._hashes]
+            self._held = sum(hashes.size for hashes in self._hashes)
 
 
 class Scan:

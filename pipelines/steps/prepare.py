@@ -93,8 +93,7 @@ def prepare(uri: str, settings: Settings, output: Path, progress: Progress = lam
         scan.require_both_classes(uri)
         separations = separation(*(sample.result()[1][:-1] for sample in scan.samples))
         refuse_leaks(separations, settings.data.leak_auc, uri)
-        split = _split(again, scan, settings)
-    holdout.require_both_classes(split.sides, uri)
+        split = _split(again, scan, settings, uri)
     output.mkdir(parents=True, exist_ok=True)
     write_profile(scan, uri, output / PROFILE)
     training = split.sides.train_rows - split.sides.train_frauds, split.sides.train_frauds
@@ -187,7 +186,7 @@ def _scan(blocks: Blocks, seed: int, total: int | None, progress: Progress) -> S
     return scan
 
 
-def _split(again: Callable[[], Blocks], scan: Scan, settings: Settings) -> _Split:
+def _split(again: Callable[[], Blocks], scan: Scan, settings: Settings, uri: str) -> _Split:
     """Split by the rule that is frozen with this data set, else by time, else by hash; freeze what is new."""
     holdouts = settings.bundle_folder / "holdouts"
     folder = holdouts / scan.identity()
@@ -195,6 +194,7 @@ def _split(again: Callable[[], Blocks], scan: Scan, settings: Settings) -> _Spli
     if folder.is_dir():
         record = holdout.load_record(folder)
         sides, kept = _divide(again(), record.rule, settings, None)
+        holdout.require_same(record, sides, folder)
         return _Split(record, sides, kept)
     rule = holdout.time_rule(scan.time_span(), settings.data.holdout)
     if rule:
@@ -202,12 +202,14 @@ def _split(again: Callable[[], Blocks], scan: Scan, settings: Settings) -> _Spli
             sides, kept = _divide(again(), rule, settings, writer)
             why = holdout.objection(sides)
             if why is None:
+                holdout.require_both_classes(sides, uri)
                 return _Split(writer.freeze(rule, sides), sides, kept)
     else:
         why = "the data have no time span"
     rule = holdout.hash_rule(why, settings.data.holdout, seed)
     with holdout.Writer(holdouts, scan.identity()) as writer:
         sides, kept = _divide(again(), rule, settings, writer)
+        holdout.require_both_classes(sides, uri)
         return _Split(writer.freeze(rule, sides), sides, kept)
 
 

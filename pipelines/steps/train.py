@@ -151,7 +151,7 @@ def _sample(kept: Kept, per_class: int, ratio: int) -> tuple[FloatArray, FloatAr
 
 
 def _trials(kept: Kept, prepared: Prepared, settings: Settings) -> list[Trial]:
-    """Ratios and penalties tried on a validation slice; none where nothing is to be chosen."""
+    """Ratios and penalties tried on a validation slice; none where nothing is to be chosen or rows are too few."""
     sampling, training = settings.sampling, settings.training
     enough = len(kept.fraud) >= sampling.per_class
     ratios = [ratio for ratio in RATIOS if ratio == 1 or ratio * len(kept.fraud) <= len(kept.legitimate)]
@@ -160,6 +160,8 @@ def _trials(kept: Kept, prepared: Prepared, settings: Settings) -> list[Trial]:
         if not training.tune:
             return []
     rest, held = _slice(kept, prepared.seed)
+    if not all(map(len, (rest.legitimate, rest.fraud, held.legitimate, held.fraud))):
+        return []
     weight = prepared.training[0] / prepared.kept[0] / (prepared.training[1] / prepared.kept[1])
 
     labels = np.repeat([0, 1], [len(held.legitimate), len(held.fraud)])

@@ -1,0 +1,147 @@
+"""Every command of the README, run as it stands there, in an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+COMMANDS = [
+    line
+    for block in re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    for line in block.splitlines()
+]
+SERVERS = ("mlflow ui", "python -m serving.predictor")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reader")
+
+
+@pytest.fixture(scope="module")
+def environment(folder: Path) -> dict[str, str]:
+    """A reader's environment: the commands on the path, no settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD")}
+    return kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(folder / "cache")}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(command: str, url: str, folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    """The command, once `url` answers, until the block ends."""
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            wait_for(url, process, folder / "server.log")
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            process.wait(30)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        try:
+            if httpx.get(url, timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise AssertionError(log.read_text(encoding="utf-8"))
+
+
+def test_the_readme_has_commands_of_every_kind() -> None:
+    heads = {shlex.split(command)[0] for command in COMMANDS}
+    assert heads == {"make", "curl", "fraudctl", "mlflow", "python"}
+
+
+def test_the_two_commands_are_make_demo_and_make_test(folder: Path, environment: dict[str, str]) -> None:
+    assert [command for command in COMMANDS if command.startswith("make")] == ["make demo", "make test"]
+    fresh = subprocess.run(["make", "-q", ".venv/.installed"], cwd=ROOT, capture_output=True).returncode == 0
+    if not fresh:
+        pytest.skip("this environment was not made by `make env`")
+    plan = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "pytest" in plan.stdout  # it is what runs this test
+    record = folder / "out.json"
+    arguments = f"ARGS=--exit --json {record} --port {free_port()}"
+    done = subprocess.run(
+        ["make", "demo", arguments],
+        cwd=ROOT,
+        env=environment | {"FRAUD_STATE": str(folder / "demo")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(record.read_text(encoding="utf-8"))
+    assert told["requests"]["failed"] == 0
+    assert told["train"]["gate"]["outcome"] == "pass"
+    assert {row["alert"] for row in told["scored"]} == {"normal", "review", "block"}
+    assert all(len(row["reasons"]) == 30 for row in told["scored"])
+
+
+def test_the_clients_lines_work_when_pasted_while_the_demo_serves(
+    folder: Path, environment: dict[str, str]
+) -> None:
+    port = free_port()
+    lines = [command for command in COMMANDS if command.startswith("curl")]
+    assert lines
+    with running(f"fraudctl demo --port {port}", f"http://127.0.0.1:{port}/v1/models/fraud", folder, environment):
+        for line in lines:
+            here = line.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
+            done = subprocess.run(
+                ["bash", "-c", here], env=environment, capture_output=True, text=True, check=True
+            )
+            answer = json.loads(done.stdout)
+            assert "error" not in answer
+            if ":explain" in line:
+                (prediction,) = answer["predictions"]
+                assert prediction["id"] == "t-1"
+                assert len(prediction["reasons"]) == 30
+
+
+def test_the_engineers_and_platform_teams_commands_run_in_order(folder: Path, environment: dict[str, str]) -> None:
+    commands = [c for c in COMMANDS if not c.startswith(("make", "curl"))]
+    for command in commands:
+        if command.startswith(SERVERS):
+            port = free_port()
+            here = re.sub(r"(--(?:http_)?port) \d+", rf"\1 {port}", command)
+            path = "/" if command.startswith("mlflow") else "/v1/models/fraud"
+            with running(here, f"http://127.0.0.1:{port}{path}", folder, environment):
+                continue
+        done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
+        passed_or_no_gain = (0, 1) if command.startswith("fraudctl train") else (0,)
+        assert done.returncode in passed_or_no_gain, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert (folder / "profile.html").stat().st_size > 10_000
+    assert "fraud-training" in (folder / "fraud_training.yaml").read_text(encoding="utf-8")
