@@ -60,11 +60,19 @@ class Origin(BaseModel):
 
 
 class Manifest(Origin):
-    """`manifest.json`: the origin, the version, and the sha256 of every file of the bundle by its path."""
+    """`manifest.json`: the origin, and what the bundle must be.
+
+    Attributes:
+        format: Format of the bundle.
+        version: Twelve hex digits over what is served.
+        files: The sha256 of every other file by its path.
+        sha256: Of the manifest itself, with zeros in this place.
+    """
 
     format: Literal[1] = 1
     version: str
     files: dict[str, str]
+    sha256: str = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,8 @@ def seal(draft: Path, bundles: Path, origin: Origin) -> Bundle:
     with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=bundles) as scratch:
         copy = Path(scratch) / version
         shutil.copytree(draft, copy)
-        (copy / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        content = manifest.model_dump_json(indent=1).encode() + b"\n"
+        (copy / MANIFEST).write_bytes(content.replace(manifest.sha256.encode(), _own_sha256(content).encode()))
         _sync(copy)
         _move(copy, target)
     return load(target)
@@ -137,13 +146,21 @@ def load(directory: Path) -> Bundle:
 
 
 def _read_manifest(directory: Path) -> Manifest:
-    path = directory / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        content = (directory / MANIFEST).read_bytes()
+        manifest = Manifest.model_validate_json(content)
     except OSError as error:
         raise BundleError(f"{directory} is not a model bundle: {MANIFEST}: {error.strerror}") from error
     except ValidationError as error:
         raise BundleError(f"{directory}: {MANIFEST} cannot be read: {error.errors()[0]['msg']}") from error
+    if _own_sha256(content, manifest.sha256) != manifest.sha256:
+        raise BundleError(f"{directory}: {MANIFEST} was changed; do not use this bundle")
+    return manifest
+
+
+def _own_sha256(manifest: bytes, written: str = "0" * 64) -> str:
+    """The hash of a manifest with zeros in place of the hash that is written in it."""
+    return hashlib.sha256(manifest.replace(written.encode(), b"0" * 64)).hexdigest()
 
 
 def _same_names(directory: Path, found: Mapping[str, Path], listed: Mapping[str, str]) -> None:

@@ -36,6 +36,7 @@ MAX_REPORTED: Final = 20
 """How many violations are described one by one; the rest are counted."""
 
 _WIDTH: Final = len(INPUTS)
+_LEAST: Final = np.array([0.0 if name in NONNEGATIVE else -LIMIT for name in INPUTS])
 _NONNEGATIVE_INDEX: Final = [INPUTS.index(name) for name in NONNEGATIVE]
 _INDEX: Final = {name: i for i, name in enumerate(INPUTS)}
 _BY_NAME: Final = itemgetter(*INPUTS)
@@ -66,7 +67,10 @@ def check_rows(rows: FloatArray, *, first_row: int = 0) -> None:
     """Raise InvalidRows unless every number of `rows` [n, 30] is finite, bounded and, where it must be, ≥ 0."""
     if rows.ndim != 2 or rows.shape[1] != _WIDTH:
         raise InvalidRows([Violation(f"has shape {list(rows.shape)}, must be [n, {_WIDTH}]", value="the input")])
-    if (np.abs(rows) <= LIMIT).all() and (rows[:, _NONNEGATIVE_INDEX] >= 0.0).all():
+    if not len(rows):
+        return
+    low, high = rows.min(axis=0), rows.max(axis=0)  # of NaN is NaN, which is not within any bound
+    if (low >= _LEAST).all() and (high <= LIMIT).all():
         return
     raise _invalid_rows(rows, first_row)
 

@@ -206,7 +206,7 @@ def _check_variables() -> None:
 
 def _check_file(path: Path) -> None:
     """Raise InvalidInput unless `path` holds YAML that is settings by name, or nothing."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     if not path.is_file():
         raise InvalidInput(f"FRAUD_SETTINGS names {path}, which is not a file")

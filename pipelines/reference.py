@@ -71,10 +71,10 @@ def write_reference(rows: FloatArray, scorer: Scorer, by_time: bool, folder: Pat
     rows, hours = rows[order], hours[order]
     features = drift_features(rows)
     edges = np.quantile(features, np.arange(1, BINS) / BINS, axis=0).T
+    means: FloatArray = features.mean(axis=0)
     with threadpool_limits(1):  # the order of the sums decides the last digit, and the digits the version
-        precision: FloatArray = np.linalg.pinv(np.cov(features, rowvar=False), hermitian=True).astype(np.float64)
-        centred = features - features.mean(axis=0)
-        distances = np.einsum("ij,ij->i", centred @ precision, centred)
+        precision = np.linalg.pinv(np.cov(features, rowvar=False), hermitian=True).astype(np.float64)
+        distances = np.concatenate([_distances(part - means, precision) for part in np.array_split(features, 64)])
     np.save(folder / "rows.npy", features.astype(np.float32))
     np.save(folder / "hours.npy", hours.astype(np.int8))
     np.save(folder / "edges.npy", _round(edges))
@@ -86,12 +86,18 @@ def write_reference(rows: FloatArray, scorer: Scorer, by_time: bool, folder: Pat
         "rows": len(rows),
         "by_time": by_time,
         "rows_by_hour": np.bincount(hours, minlength=24).tolist(),
-        "means": _round(features.mean(axis=0)).tolist(),
+        "means": _round(means).tolist(),
         "quantiles": QUANTILES,
         "score": _round(np.quantile(scorer.probabilities(rows), QUANTILES)).tolist(),
         "distance": _round(np.quantile(distances, QUANTILES)).tolist(),
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _distances(centred: FloatArray, precision: FloatArray) -> FloatArray:
+    """Mahalanobis' D² [n] of centred rows [n, 29]."""
+    distances: FloatArray = np.einsum("ij,ij->i", centred @ precision, centred)
+    return distances
 
 
 def _histograms(features: FloatArray, hours: NDArray[np.int64], edges: FloatArray) -> NDArray[np.int64]:

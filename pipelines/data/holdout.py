@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fraudkit.errors import BundleError, InvalidInput
 from fraudkit.schema import FloatArray
 from pipelines.data.rowhash import Hashes, below, keyed
-from pipelines.data.sources import BLOCK, COLUMNS, Block
+from pipelines.data.sources import BLOCK, COLUMNS, Block, parquet_file
 
 FEWEST_FRAUDS: Final = 50
 RATE_FACTOR: Final = 3.0
@@ -196,7 +196,7 @@ def load_record(folder: Path) -> Record:
 def read_blocks(folder: Path) -> Iterator[Block]:
     """The rows of the frozen holdout in `folder`, block by block."""
     first_row = 1
-    with pq.ParquetFile(folder / ROWS) as parquet:
+    with parquet_file(folder / ROWS) as parquet:
         for batch in parquet.iter_batches(BLOCK):
             columns = np.stack([column.to_numpy() for column in batch.columns])
             yield Block(columns, first_row)

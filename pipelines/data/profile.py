@@ -44,7 +44,7 @@ def write_profile(scan: Scan, uri: str, path: Path) -> None:
         uri: What the data are called.
         path: The file to write.
     """
-    samples = [sample.result()[1] for sample in scan.samples]
+    samples = [sample.result()[1].T for sample in scan.samples]
     auc = separation(samples[0][:-1], samples[1][:-1])
     sizes = tuple(sample.shape[1] for sample in samples)
     held, weighted = "all rows", ""

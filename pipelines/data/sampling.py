@@ -11,57 +11,59 @@ import numpy as np
 from fraudkit.schema import FloatArray
 from pipelines.data.rowhash import Hashes
 
+_SLACK: int = 16_384
+"""Rows held beyond k before the sample is cut back, at least."""
+
 
 class BottomK:
-    """Keeps the `k` rows of least hash.
-
-    Attributes:
-        seen: How many rows were offered.
-    """
+    """Keeps the `k` rows, of `width` numbers, of least hash."""
 
     def __init__(self, k: int, width: int) -> None:
         self.k = k
-        self.seen = 0
+        self._width = width
         self._hashes: list[Hashes] = []
-        self._columns: list[FloatArray] = []
+        self._rows: list[FloatArray] = []
         self._held = 0
         self._limit = np.uint64(2**64 - 1)
-        self._width = width
 
     def add(self, hashes: Hashes, columns: FloatArray) -> None:
         """Offer rows: `hashes` [n] and `columns` [width, n]."""
-        self.seen += hashes.size
         chosen = np.flatnonzero(hashes <= self._limit)
-        if not chosen.size:
-            return
-        self._hashes.append(hashes[chosen])
-        self._columns.append(columns[:, chosen])
-        self._held += chosen.size
-        if self._held > self.k + max(self.k // 2, 16_384):
-            self._compact()
+        if chosen.size:
+            self._keep(hashes[chosen], np.ascontiguousarray(columns[:, chosen].T))
 
     def merge(self, other: BottomK) -> None:
         """Take the rows of another shard's sample."""
-        for hashes, columns in zip(other._hashes, other._columns, strict=True):
-            self.add(hashes, columns)
-        self.seen += other.seen - other._held
+        for hashes, rows in zip(other._hashes, other._rows, strict=True):
+            self._keep(hashes, rows)
 
     def result(self) -> tuple[Hashes, FloatArray]:
-        """The hashes [m] and columns [width, m] of the sample, by rising hash; m is at most k."""
-        self._compact()
-        return (self._hashes[0], self._columns[0]) if self._hashes else _nothing(self._width)
+        """The hashes [m] and rows [m, width] of the sample, by rising hash; m is at most k."""
+        self._cut()
+        if not self._hashes:
+            return np.empty(0, dtype=np.uint64), np.empty((0, self._width))
+        return self._hashes[0], self._rows[0]
 
-    def _compact(self) -> None:
+    def _keep(self, hashes: Hashes, rows: FloatArray) -> None:
+        self._hashes.append(hashes)
+        self._rows.append(rows)
+        self._held += hashes.size
+        if self._held > self.k + max(self.k // 2, _SLACK):
+            self._cut()
+
+    def _cut(self) -> None:
+        """Bring what is held into one sorted part of at most k rows, without a second copy of all of it."""
         if not self._hashes:
             return
         hashes = np.concatenate(self._hashes)
         order = np.argsort(hashes, kind="stable")[: self.k]
-        columns = np.concatenate(self._columns, axis=1) if len(self._columns) > 1 else self._columns[0]
-        self._hashes, self._columns = [hashes[order]], [columns[:, order]]
+        rows = np.empty((order.size, self._width))
+        offset = 0
+        for part in self._rows:
+            places = np.flatnonzero((order >= offset) & (order < offset + len(part)))
+            rows[places] = part[order[places] - offset]
+            offset += len(part)
+        self._hashes, self._rows = [hashes[order]], [rows]
         self._held = order.size
         if self._held == self.k:
             self._limit = self._hashes[0][-1]
-
-
-def _nothing(width: int) -> tuple[Hashes, FloatArray]:
-    return np.empty(0, dtype=np.uint64), np.empty((width, 0))

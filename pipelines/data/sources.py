@@ -163,7 +163,7 @@ class Source:
         complaints.raise_any()
 
     def _parquet_columns(self) -> Iterator[FloatArray]:
-        with self.filesystem.open_input_file(self.file) as file, pq.ParquetFile(file) as parquet:
+        with self.filesystem.open_input_file(self.file) as file, parquet_file(file) as parquet:
             schema = parquet.schema_arrow
             _check_names(schema.names, self.uri)
             wrong = [
@@ -225,6 +225,11 @@ class Complaints:
             raise InvalidRows(self.violations, self.total, self.uri)
 
 
+def parquet_file(file: pa.NativeFile | Path) -> pq.ParquetFile:
+    """A Parquet file to iterate over in constant memory; pyarrow's default keeps every row group it has read."""
+    return pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+
+
 @contextlib.contextmanager
 def open_source(uri: str, download: Callable[[str, Path], Path] | None = None) -> Iterator[Source]:
     """The data set at `uri`: a path, or an https, s3, gs or abfs URL.
@@ -261,7 +266,7 @@ def _locate(uri: str, place: str) -> Source:
         with filesystem.open_input_stream(file, compression=None) as stream:
             start = stream.read(4)
         if start == b"PAR1":
-            with filesystem.open_input_file(file) as opened, pq.ParquetFile(opened) as parquet:
+            with filesystem.open_input_file(file) as opened, parquet_file(opened) as parquet:
                 return Source(uri, file, filesystem, "parquet", int(parquet.metadata.num_rows))
     return Source(uri, file, filesystem, "csv.gz" if start.startswith(b"\x1f\x8b") else "csv")
 

@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from fraudkit.schema import FloatArray
@@ -28,7 +27,7 @@ from pipelines.data.sources import COLUMNS, Block, Source, open_source
 KEPT_LEGITIMATE: Final = 300_000
 """Legitimate training rows kept: enough for 30 per fraud at 10,000 frauds, and all of a ULB-sized set."""
 KEPT_FRAUDS: Final = 200_000
-KEPT: Final = "kept.parquet"
+KEPT: Final = ("kept-legitimate.npy", "kept-fraud.npy")
 PREPARED: Final = "prepared.json"
 PROFILE: Final = "profile.html"
 
@@ -91,7 +90,7 @@ def prepare(uri: str, settings: Settings, output: Path, progress: Progress = lam
     with open_source(uri, download) as source, _twice(source) as (first, again):
         scan = _scan(first, seed, source.total_rows, progress)
         scan.require_both_classes(uri)
-        separations = separation(*(sample.result()[1][:-1] for sample in scan.samples))
+        separations = separation(*(sample.result()[1].T[:-1] for sample in scan.samples))
         refuse_leaks(separations, settings.data.leak_auc, uri)
         split = _split(again, scan, settings, uri)
     output.mkdir(parents=True, exist_ok=True)
@@ -104,7 +103,7 @@ def prepare(uri: str, settings: Settings, output: Path, progress: Progress = lam
         frauds=scan.counts[1],
         duplicates=scan.duplicates.count(),
         training=training,
-        kept=_write_kept(split.kept, output / KEPT),
+        kept=_write_kept(split.kept, output),
         natural_rate=settings.data.natural_rate or training[1] / sum(training),
         separations=separations,
         holdout=split.record,
@@ -129,9 +128,7 @@ def profile_alone(uri: str, page: Path, progress: Progress = lambda *_: None) ->
 def load_prepared(folder: Path) -> tuple[Prepared, Kept]:
     """What `prepare` left in `folder`."""
     prepared = Prepared.model_validate_json((folder / PREPARED).read_bytes())
-    table = pq.read_table(folder / KEPT, columns=list(COLUMNS[:-1]))
-    rows = np.stack([column.to_numpy() for column in table.columns], axis=1)
-    return prepared, Kept(rows[: prepared.kept[0]], rows[prepared.kept[0] :])
+    return prepared, Kept(*(np.load(folder / name) for name in KEPT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +232,11 @@ def _divide(
     return sides, kept
 
 
-def _write_kept(kept: tuple[BottomK, BottomK], path: Path) -> tuple[int, int]:
-    """Write the kept rows, legitimate first; how many there are of each class."""
-    parts = [sample.result()[1] for sample in kept]
-    schema = pa.schema([(name, pa.float64()) for name in COLUMNS])
-    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
-        for part in parts:
-            writer.write_table(pa.table(list(part), schema=schema))
-    return parts[0].shape[1], parts[1].shape[1]
+def _write_kept(kept: tuple[BottomK, BottomK], folder: Path) -> tuple[int, int]:
+    """Write the inputs of the kept rows, a plain array a class; how many rows there are of each."""
+    counts = []
+    for sample, name in zip(kept, KEPT, strict=True):
+        rows = sample.result()[1][:, :-1]
+        np.save(folder / name, rows)
+        counts.append(len(rows))
+    return counts[0], counts[1]

@@ -11,17 +11,18 @@ from pydantic import BaseModel, ConfigDict
 
 from fraudkit.bundle import REFERENCE, SCORER
 from fraudkit.schema import FloatArray
-from fraudkit.scoring import Scorer, Thresholds
+from fraudkit.scoring import Scorer, Thresholds, sigmoid
 from fraudkit.settings import AlertSettings, Settings
 from pipelines import reference
-from pipelines.data.rowhash import below, content_hash, keyed
-from pipelines.model import Fitted, correction, fit
+from pipelines.model import correction, fit
 from pipelines.resampling import average_precision
 from pipelines.steps.prepare import Kept, Prepared, load_prepared
 
 RATIOS: Final = (1, 3, 10, 30)
 PENALTIES: Final = tuple(10.0**i for i in range(-4, 3))
-VALIDATION_SHARE: Final = 0.2
+VALIDATION_EVERY: Final = 5
+TYPICAL_ROWS: Final = 20_000
+"""Rows that the typical values are medians of."""
 TRAINING: Final = "training.json"
 
 
@@ -105,7 +106,14 @@ def train(prepared_folder: Path, settings: Settings, output: Path) -> Training:
     used = len(legitimate), len(frauds)
     added = correction(used, prepared.training, prepared.natural_rate)
     rows = reference.draw(kept.legitimate, kept.fraud, prepared.training, settings.data.reference_rows)
-    scorer = _scorer(fitted, added, prepared.natural_rate, rows, settings.alerts)
+    few = reference.draw(kept.legitimate, kept.fraud, prepared.training, TYPICAL_ROWS)
+    scorer = Scorer(
+        weights=tuple(float(weight) for weight in fitted.weights),
+        intercept=fitted.intercept + added,
+        natural_rate=prepared.natural_rate,
+        thresholds=thresholds(settings.alerts, sigmoid(fitted.logits(rows) + added)),
+        typical=reference.typical(few),
+    ).rounded()
 
     output.mkdir(parents=True, exist_ok=True)
     (output / SCORER).write_bytes(scorer.to_json())
@@ -159,7 +167,7 @@ def _trials(kept: Kept, prepared: Prepared, settings: Settings) -> list[Trial]:
         ratios = [sampling.ratio or 1]
         if not training.tune:
             return []
-    rest, held = _slice(kept, prepared.seed)
+    rest, held = _slice(kept)
     if not all(map(len, (rest.legitimate, rest.fraud, held.legitimate, held.fraud))):
         return []
     weight = prepared.training[0] / prepared.kept[0] / (prepared.training[1] / prepared.kept[1])
@@ -179,29 +187,13 @@ def _trials(kept: Kept, prepared: Prepared, settings: Settings) -> list[Trial]:
     return trials
 
 
-def _slice(kept: Kept, seed: int) -> tuple[Kept, Kept]:
-    """The kept rows without the validation slice, and the slice; by keyed hash of the content."""
-    held = [
-        below(keyed(content_hash(rows.T), "validation", seed), VALIDATION_SHARE)
-        for rows in (kept.legitimate, kept.fraud)
-    ]
+def _slice(kept: Kept) -> tuple[Kept, Kept]:
+    """The kept rows without the validation slice, and the slice: every fifth row in the order of the hash."""
+    held = [np.arange(len(rows)) % VALIDATION_EVERY == 0 for rows in (kept.legitimate, kept.fraud)]
     return (
         Kept(kept.legitimate[~held[0]], kept.fraud[~held[1]]),
         Kept(kept.legitimate[held[0]], kept.fraud[held[1]]),
     )
-
-
-def _scorer(fitted: Fitted, added: float, natural_rate: float, rows: FloatArray, alerts: AlertSettings) -> Scorer:
-    """The scorer as it will be served, with thresholds for the scores that it gives to `rows` [n, 30]."""
-    scorer = Scorer(
-        weights=tuple(float(weight) for weight in fitted.weights),
-        intercept=fitted.intercept + added,
-        natural_rate=natural_rate,
-        thresholds=Thresholds(0.05, 0.75),
-        typical=reference.typical(rows),
-    )
-    chosen = thresholds(alerts, scorer.probabilities(rows))
-    return Scorer(scorer.weights, scorer.intercept, natural_rate, chosen, scorer.typical).rounded()
 
 
 def _variants(kept: Kept, prepared: Prepared, settings: Settings, ratio: int, c: float) -> tuple[Variant, ...]:

@@ -130,7 +130,7 @@ def test_quantiles_from_samples_stand_for_all_rows(tmp_path: Path) -> None:
     columns = transactions(3 * SAMPLE_PER_CLASS, 6_000)
     columns[1:29] += 3 * columns[-1]  # unweighted samples would put a fraud in every fourth row
     scan = scan_of(columns)
-    found = quantiles([sample.result()[1] for sample in scan.samples], scan.counts)
+    found = quantiles([sample.result()[1].T for sample in scan.samples], scan.counts)
     ranks = (columns[1:29, :, None] <= found[1:29, None, :]).mean(axis=1)
     assert ranks == pytest.approx(np.broadcast_to(QUANTILES, ranks.shape), abs=0.012)
     assert f"a sample of 20,000 legitimate rows and {scan.counts[1]:,} frauds" in profile(scan, tmp_path)

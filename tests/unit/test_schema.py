@@ -41,7 +41,7 @@ def refusal(instances: list[object], first_row: int = 0) -> InvalidRows:
 
 
 def test_the_inputs_are_time_then_the_components_then_the_amount() -> None:
-    assert INPUTS == ("Time", *(f"V{i}" for i in range(1, 29)), "Amount")
+    assert ("Time", *(f"V{i}" for i in range(1, 29)), "Amount") == INPUTS
     assert "Time" not in DRIFT_FEATURES
     assert len(DRIFT_FEATURES) == 29
 
@@ -181,13 +181,14 @@ def test_no_instances_give_no_rows() -> None:
         ([*GOOD, 1.0], "row 4: has 31 values, must have 30"),
         ([], "row 4: has 0 values, must have 30"),
         ("x" * 30, "row 4: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' must be a list of 30 numbers or an object"),
-        (b"x" * 30, "row 4: b'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' must be a list of 30 numbers or an object"),
+        (b"x" * 3, "row 4: b'xxx' must be a list of 30 numbers or an object by name"),
         (None, "row 4: None must be a list of 30 numbers or an object by name"),
         (7, "row 4: 7 must be a list of 30 numbers or an object by name"),
         ({**dict(zip(INPUTS, GOOD, strict=True)), "V29": 1.0}, "row 4, 'V29': is not an input"),
         (dict(list(zip(INPUTS, GOOD, strict=True))[:-1]), "row 4, Amount: is missing"),
         ({**dict(zip(INPUTS, GOOD, strict=True)), "V7": None}, "row 4, V7: is null"),
     ],
+    ids=lambda value: value[7:40] if isinstance(value, str) and value.startswith("row") else "",
 )
 def test_a_bad_instance_is_named_with_row_and_input(instance: object, said: str) -> None:
     error = refusal([GOOD, instance], first_row=3)
@@ -227,13 +228,13 @@ def test_an_object_with_a_million_names_is_refused_with_a_short_list() -> None:
     )
 )
 def test_whatever_comes_gives_checked_rows_or_a_refusal(instances: list[object]) -> None:
+    problem, rows = None, np.empty((0, 30))
     try:
         rows = rows_from_instances(instances)
     except InvalidRows as error:
-        assert error.total >= 1
-        assert error.violations
-    else:
-        check_rows(rows)
+        problem = error
+    assert problem is None or (problem.total and problem.violations)
+    check_rows(rows)
 
 
 @pytest.mark.parametrize(
