@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fraudkit.settings import Settings
+from pipelines.evaluation.result import Evaluation
 from pipelines.provenance import Run
 from pipelines.steps.conclude import Conclusion, Folders, register, reject
-from pipelines.steps.evaluate import Evaluation, evaluate
+from pipelines.steps.evaluate import evaluate
 from pipelines.steps.prepare import prepare
 from pipelines.steps.train import train
 from pipelines.tracking import Tracking, preload

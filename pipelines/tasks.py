@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 from fraudkit.estimate import Estimate
 from fraudkit.settings import Settings, load_settings
-from pipelines.metrics import roc_curve
+from pipelines.evaluation.metrics import roc_curve
+from pipelines.evaluation.report import CARD, REPORT
 from pipelines.provenance import Run
 from pipelines.steps import conclude
 from pipelines.steps import evaluate as evaluating
 from pipelines.steps import prepare as preparing
 from pipelines.steps import train as training
-from pipelines.steps.report import CARD, REPORT
 from pipelines.tracking import Tracking
 
 

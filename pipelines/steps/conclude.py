@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict
 
 from fraudkit import bundle
 from fraudkit.settings import Settings
+from pipelines.evaluation.report import CARD, PLOTS, REPORT
 from pipelines.provenance import Run, code_commit, libraries
+from pipelines.records import Prepared, Training
 from pipelines.steps.evaluate import METRICS, SCORES, VERDICT
-from pipelines.steps.prepare import PREPARED, PROFILE, Prepared
-from pipelines.steps.report import CARD, PLOTS, REPORT
-from pipelines.steps.train import TRAINING, Training
+from pipelines.steps.prepare import PROFILE
 from pipelines.tracking import CHALLENGER, CHAMPION, DATA_TAG, LoggedRun, Tracking
 
 _FROM_CANDIDATE: Final = (bundle.SCORER, "model.skops")
@@ -58,7 +58,7 @@ class Folders:
 
     def read_prepared(self) -> Prepared:
         """What `prepare` found."""
-        return Prepared.model_validate_json((self.prepared / PREPARED).read_bytes())
+        return Prepared.read(self.prepared)
 
 
 Step = Callable[[Run, Folders, Settings, Tracking], Conclusion]
@@ -119,7 +119,7 @@ def _log(
 ) -> LoggedRun:
     """Log parameters, metrics, plots, profile and verdict."""
     prepared = folders.read_prepared()
-    training = Training.model_validate_json((folders.candidate / TRAINING).read_bytes())
+    training = Training.read(folders.candidate)
     verdict = json.loads((folders.evaluation / VERDICT).read_bytes())
     parameters = {
         "data.uri": prepared.uri,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -12,22 +12,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import skops.io
-from numpy.typing import NDArray
 
 from fraudkit import bundle
 from fraudkit.estimate import Estimate
-from fraudkit.policy.gate import GateFacts, GateVerdict, decide
+from fraudkit.policy.gate import GateFacts, decide
 from fraudkit.schema import FloatArray
-from fraudkit.scoring import TERMS, Scorer, sigmoid
+from fraudkit.scoring import Scorer, sigmoid
 from fraudkit.settings import Settings
 from pipelines.data import holdout
-from pipelines.data.rowhash import Hashes, content_hash, keyed
-from pipelines.metrics import BalancedMetrics, NaturalMetrics, balanced, natural
+from pipelines.data.rowhash import content_hash, keyed
+from pipelines.evaluation.metrics import BalancedMetrics, NaturalMetrics, balanced, natural
+from pipelines.evaluation.report import write_report
+from pipelines.evaluation.resampling import paired_auprc
+from pipelines.evaluation.result import Compared, Evaluation, Scored
 from pipelines.model import TRUSTED, terms
-from pipelines.resampling import paired_auprc
-from pipelines.steps.prepare import PREPARED, Prepared
-from pipelines.steps.report import write_report
-from pipelines.steps.train import TRAINING, Training, Variant
+from pipelines.records import Prepared, Training, Variant
 
 METRICS: Final = "metrics.json"
 SCORES: Final = "holdout.parquet"
@@ -44,93 +43,6 @@ class Registry(Protocol):
         """Version of the first model of a data set."""
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A variant's worth on the same rows.
-
-    Attributes:
-        variant: The variant.
-        balanced: On the balanced test set.
-        natural: On the holdout at the natural rate.
-    """
-
-    variant: Variant
-    balanced: BalancedMetrics
-    natural: NaturalMetrics
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """The holdout under every model that is compared.
-
-    Attributes:
-        labels: 0 or 1 [n].
-        order: Keyed hash of each row [n]; picks the legitimate rows of the balanced test set.
-        logits: Log odds [n] by the name of the model.
-        scorer_error: Largest difference of probability between the scorer and the fitted pipeline.
-    """
-
-    labels: NDArray[np.int8]
-    order: Hashes
-    logits: Mapping[str, FloatArray]
-    scorer_error: float
-
-    def balanced_rows(self) -> NDArray[np.int64]:
-        """Row numbers of the balanced test set: all frauds, and as many legitimate rows of least hash."""
-        frauds = np.flatnonzero(self.labels == 1)
-        legitimate = np.flatnonzero(self.labels == 0)
-        least = np.argsort(self.order[legitimate], kind="stable")[: frauds.size]
-        return np.concatenate([legitimate[least], frauds[: least.size]])
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """An evaluated candidate.
-
-    Attributes:
-        version: The version it would have.
-        prepared: What it was trained on.
-        training: How it was trained.
-        scorer: What would be served.
-        scored: The holdout under every model.
-        balanced: On the balanced test set, at 1 : 1 odds and the 0.5 cut.
-        balanced_at_review: On the same rows at the threshold `review`.
-        natural: On the holdout at the natural rate.
-        compared: 1 : 1, the chosen ratio, and all rows.
-        verdict: The gate's.
-    """
-
-    version: str
-    prepared: Prepared
-    training: Training
-    scorer: Scorer
-    scored: Scored
-    balanced: BalancedMetrics
-    balanced_at_review: BalancedMetrics
-    natural: NaturalMetrics
-    compared: tuple[Compared, ...]
-    verdict: GateVerdict
-
-    def document(self) -> dict[str, object]:
-        """The content of `metrics.json`."""
-        return {
-            "balanced": self.balanced.to_json(),
-            "balanced_at_review": self.balanced_at_review.to_json(),
-            "natural": self.natural.to_json(),
-            "compared": [
-                {
-                    "name": row.variant.name,
-                    "legitimate": row.variant.legitimate,
-                    "frauds": row.variant.frauds,
-                    "balanced": row.balanced.to_json(),
-                    "natural": row.natural.to_json(),
-                }
-                for row in self.compared
-            ],
-            "coefficients": dict(zip(TERMS, self.training.per_deviation, strict=True)),
-        }
-
-
 def evaluate(
     prepared_folder: Path, candidate: Path, settings: Settings, registry: Registry, output: Path
 ) -> Evaluation:
@@ -138,8 +50,8 @@ def evaluate(
 
     Writes `metrics.json`, `verdict.json`, `holdout.parquet`, the model card and the report to `output`.
     """
-    prepared = Prepared.model_validate_json((prepared_folder / PREPARED).read_bytes())
-    training = Training.model_validate_json((candidate / TRAINING).read_bytes())
+    prepared = Prepared.read(prepared_folder)
+    training = Training.read(candidate)
     scorer = Scorer.from_json((candidate / bundle.SCORER).read_bytes())
     champion = registry.champion()
     first = registry.first_of(prepared.data) or champion

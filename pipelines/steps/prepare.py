@@ -11,9 +11,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
-from fraudkit.schema import FloatArray
 from fraudkit.settings import Settings
 from pipelines.data import holdout
 from pipelines.data.fetch import download
@@ -23,61 +21,15 @@ from pipelines.data.rowhash import Hashes, content_hash, keyed
 from pipelines.data.sampling import BottomK
 from pipelines.data.scan import Scan
 from pipelines.data.sources import COLUMNS, Block, Source, open_source
+from pipelines.records import KEPT, PREPARED, Prepared
 
 KEPT_LEGITIMATE: Final = 300_000
 """Legitimate training rows kept: enough for 30 per fraud at 10,000 frauds, and all of a ULB-sized set."""
 KEPT_FRAUDS: Final = 200_000
-KEPT: Final = ("kept-legitimate.npy", "kept-fraud.npy")
-PREPARED: Final = "prepared.json"
 PROFILE: Final = "profile.html"
 
 Progress = Callable[[int, int | None], None]
 """Called with rows done and rows in all, where that is known."""
-
-
-class Prepared(BaseModel):
-    """What `prepare` found and kept.
-
-    Attributes:
-        uri: Where the data came from.
-        data: Identity of the data set.
-        rows: Its rows.
-        frauds: Its frauds.
-        duplicates: Rows that repeat an earlier one.
-        training: Legitimate rows and frauds outside the holdout.
-        kept: How many of these were kept, by class.
-        natural_rate: The rate that probabilities will assume.
-        separations: AUC of each input alone.
-        holdout: The record of the frozen holdout.
-        seed: Key of the sample.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    uri: str
-    data: str
-    rows: int
-    frauds: int
-    duplicates: int
-    training: tuple[int, int]
-    kept: tuple[int, int]
-    natural_rate: float
-    separations: dict[str, float]
-    holdout: holdout.Record
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """The training rows that were kept, by class, in the order of their keyed hash: any prefix is a sample.
-
-    Attributes:
-        legitimate: Inputs [n, 30].
-        fraud: Inputs [m, 30].
-    """
-
-    legitimate: FloatArray
-    fraud: FloatArray
 
 
 def prepare(uri: str, settings: Settings, output: Path, progress: Progress = lambda *_: None) -> Prepared:
@@ -123,12 +75,6 @@ def profile_alone(uri: str, page: Path, progress: Progress = lambda *_: None) ->
         scan = _scan(_hashed(source.blocks()), 0, source.total_rows, progress)
     scan.require_both_classes(uri)
     write_profile(scan, uri, page)
-
-
-def load_prepared(folder: Path) -> tuple[Prepared, Kept]:
-    """What `prepare` left in `folder`."""
-    prepared = Prepared.model_validate_json((folder / PREPARED).read_bytes())
-    return prepared, Kept(*(np.load(folder / name) for name in KEPT))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,87 +7,21 @@ from typing import Final
 
 import numpy as np
 import skops.io
-from pydantic import BaseModel, ConfigDict
 
 from fraudkit.bundle import REFERENCE, SCORER
 from fraudkit.schema import FloatArray
 from fraudkit.scoring import Scorer, Thresholds, sigmoid
 from fraudkit.settings import AlertSettings, Settings
 from pipelines import reference
+from pipelines.evaluation.resampling import average_precision
 from pipelines.model import correction, fit
-from pipelines.resampling import average_precision
-from pipelines.steps.prepare import Kept, Prepared, load_prepared
+from pipelines.records import TRAINING, Kept, Prepared, Training, Trial, Variant, load_prepared
 
 RATIOS: Final = (1, 3, 10, 30)
 PENALTIES: Final = tuple(10.0**i for i in range(-4, 3))
 VALIDATION_EVERY: Final = 5
 TYPICAL_ROWS: Final = 20_000
 """Rows that the typical values are medians of."""
-TRAINING: Final = "training.json"
-
-
-class Trial(BaseModel):
-    """One setting that was tried on the validation slice.
-
-    Attributes:
-        ratio: Legitimate rows per fraud.
-        c: Inverse strength of the penalty.
-        auprc: AUPRC on the slice, at the natural rate.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ratio: int
-    c: float
-    auprc: float
-
-
-class Variant(BaseModel):
-    """The same model fitted on another sample, so that one sees what balancing costs.
-
-    Attributes:
-        name: `1 : 1`, the chosen ratio, or all rows.
-        legitimate: Legitimate rows it was fitted on.
-        frauds: Frauds it was fitted on.
-        weights: Log odds per unit of each term.
-        intercept: Log odds at zero, at the natural rate.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    legitimate: int
-    frauds: int
-    weights: tuple[float, ...]
-    intercept: float
-
-
-class Training(BaseModel):
-    """What training chose and found.
-
-    Attributes:
-        per_class: Rows per class that were asked for.
-        ratio: Legitimate rows per fraud.
-        c: Inverse strength of the penalty.
-        used: Legitimate rows and frauds that the model was fitted on.
-        trials: Settings tried on the validation slice.
-        variants: The same model on other samples.
-        per_deviation: Log odds per standard deviation of each term.
-        added: What was added to the pipeline's intercept to speak at the natural rate.
-        converged: Whether the optimizer did.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    per_class: int
-    ratio: int
-    c: float
-    used: tuple[int, int]
-    trials: tuple[Trial, ...]
-    variants: tuple[Variant, ...]
-    per_deviation: tuple[float, ...]
-    added: float
-    converged: bool
 
 
 def train(prepared_folder: Path, settings: Settings, output: Path) -> Training:

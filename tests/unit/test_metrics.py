@@ -22,7 +22,7 @@ from sklearn.metrics import precision_recall_curve as sklearn_precision_recall_c
 
 from fraudkit.errors import InvalidInput
 from fraudkit.estimate import Estimate
-from pipelines import metrics, resampling
+from pipelines.evaluation import metrics, resampling
 
 COSTS = {"cost_missed": 100.0, "cost_review": 5.0, "cost_block": 20.0}
 FEW = {"replicates": 200}

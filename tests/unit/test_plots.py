@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from fraudkit.estimate import Estimate
-from pipelines import plots
-from pipelines.svg import number, percent, ticks
+from pipelines.evaluation import plots
+from pipelines.evaluation.svg import number, percent, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 AUC = Estimate(0.981, 0.972, 0.99)

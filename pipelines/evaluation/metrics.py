@@ -17,10 +17,18 @@ from numpy.typing import NDArray
 
 from fraudkit.errors import InvalidInput
 from fraudkit.estimate import Estimate
-from pipelines.resampling import REPLICATES, FloatArray, Labels, Z, check_scored, rank, ranking_estimates
-from pipelines.resampling import average_precision as average_precision
-from pipelines.resampling import paired_auprc as paired_auprc
-from pipelines.resampling import roc_auc as roc_auc
+from pipelines.evaluation.resampling import (
+    REPLICATES,
+    FloatArray,
+    Labels,
+    Z,
+    check_scored,
+    rank,
+    ranking_estimates,
+)
+from pipelines.evaluation.resampling import average_precision as average_precision
+from pipelines.evaluation.resampling import paired_auprc as paired_auprc
+from pipelines.evaluation.resampling import roc_auc as roc_auc
 
 CURVE_POINTS: Final = 200
 """Most points of a curve."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from fraudkit.estimate import Estimate
 from fraudkit.scoring import TERMS
-from pipelines import plots
-from pipelines.metrics import precision_recall_curve, roc_curve
-
-if TYPE_CHECKING:
-    from pipelines.steps.evaluate import Evaluation
+from pipelines.evaluation import plots
+from pipelines.evaluation.metrics import precision_recall_curve, roc_curve
+from pipelines.evaluation.result import Evaluation
 
 CARD: Final = "card.md"
 REPORT: Final = "report.html"

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from fraudkit.estimate import Estimate
 from fraudkit.schema import FloatArray
 from fraudkit.scoring import sigmoid
-from pipelines.svg import STYLE, Axis, Panel, bare, chart, percent, ticks
+from pipelines.evaluation.svg import STYLE, Axis, Panel, bare, chart, percent, ticks
 
 _BINS: Final = 60
 _TAIL: Final = 0.001
