@@ -13,8 +13,8 @@ from fraudkit.schema import INPUTS, NONNEGATIVE, FloatArray
 from pipelines.data.leakage import separation
 from pipelines.data.scan import Scan
 from pipelines.data.sources import COLUMNS
-from pipelines.evaluation.plots import page
-from pipelines.evaluation.svg import Axis, Panel, chart, number, percent, ticks
+from pipelines.page import page
+from pipelines.svg import Axis, Panel, chart, number, percent, ticks
 
 QUANTILES: Final = (0.01, 0.25, 0.5, 0.75, 0.99)
 _HEADS: Final = "Column|Type|Non-null|Mean|Std|Min|1 %|25 %|50 %|75 %|99 %|Max|Mean, legitimate|Mean, fraud|AUC"

@@ -14,6 +14,7 @@ from fraudkit.scoring import TERMS
 from pipelines.evaluation import plots
 from pipelines.evaluation.metrics import precision_recall_curve, roc_curve
 from pipelines.evaluation.result import Evaluation
+from pipelines.page import page
 
 CARD: Final = "card.md"
 REPORT: Final = "report.html"
@@ -33,8 +34,8 @@ def write_report(evaluation: Evaluation, output: Path) -> None:
         *figures.values(),
     ]
     lead = f"<p>Gate: {escape(_verdict(evaluation))}</p>"
-    page = plots.page(f"Fraud model {evaluation.version}", sections, lead)
-    (output / REPORT).write_text(page, encoding="utf-8")
+    html = page(f"Fraud model {evaluation.version}", sections, lead)
+    (output / REPORT).write_text(html, encoding="utf-8")
     (output / CARD).write_text(model_card(evaluation), encoding="utf-8")
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from fraudkit.estimate import Estimate
 from pipelines.evaluation import plots
-from pipelines.evaluation.svg import number, percent, ticks
+from pipelines.page import page as make_page
+from pipelines.svg import number, percent, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 AUC = Estimate(0.981, 0.972, 0.99)
@@ -136,7 +137,7 @@ def test_coefficients_that_are_all_zero_can_be_drawn() -> None:
 
 
 def test_a_page_shows_its_figures_and_escapes_its_texts() -> None:
-    page = plots.page("a < b", [(name, "x & y", svg) for name, svg in figures().items()])
+    page = make_page("a < b", [(name, "x & y", svg) for name, svg in figures().items()])
     assert page.count("<svg") == 5
     assert "<title>a &lt; b</title>" in page
     assert page.count("x &amp; y") == 5
