@@ -174,13 +174,15 @@ class Scorer:
         )
 
     def _hour_terms(self) -> FloatArray:
-        return self.weights[0] * _SIN + self.weights[1] * _COS
+        terms: FloatArray = self.weights[0] * _SIN + self.weights[1] * _COS
+        return terms
 
 
 def sigmoid(logits: FloatArray) -> FloatArray:
     """1 / (1 + e^-x) [n], exact in both tails and without overflow."""
     small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0.0, 1.0, small) / (1.0 + small)
+    probabilities: FloatArray = np.where(logits >= 0.0, 1.0, small) / (1.0 + small)
+    return probabilities
 
 
 def _round(value: float) -> float:

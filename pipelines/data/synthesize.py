@@ -298,4 +298,5 @@ def _push(rng: np.random.Generator, severity: FloatArray) -> FloatArray:
     """What rows of `severity` [n] have more than ordinary rows, [28, n]."""
     common = rng.standard_normal(severity.size)
     own = np.sqrt(1.0 - _LOADING**2) * rng.standard_normal((28, severity.size))
-    return severity * (_FRAUD_MEAN + _SPREAD * (_LOADING * common + own))
+    pushed: FloatArray = severity * (_FRAUD_MEAN + _SPREAD * (_LOADING * common + own))
+    return pushed

@@ -305,6 +305,7 @@ def precision_recall_curve(
 def _thinned(x: FloatArray, y: FloatArray, points: int) -> NDArray[np.int64]:
     """Indices of at most `points` different points, evenly spaced along the curve, both ends among them."""
     length = np.append(0.0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
+    different: NDArray[np.int64]
     length, different = np.unique(length, return_index=True)
     if length.size > points:
         different = different[np.unique(np.searchsorted(length, np.linspace(0.0, length[-1], points)))]

@@ -299,7 +299,8 @@ def _roc_auc_influence(counts: Counts) -> tuple[FloatArray, FloatArray]:
 def _share_below(legit: IntArray) -> FloatArray:
     """Share of legitimate rows below each fraud's score, those equal to it by half; [..., m]."""
     seen = np.cumsum(legit, axis=-1)
-    return 1.0 - (seen[..., :-1:2] + seen[..., 1::2]) / (2.0 * seen[..., -1:])
+    share: FloatArray = 1.0 - (seen[..., :-1:2] + seen[..., 1::2]) / (2.0 * seen[..., -1:])
+    return share
 
 
 def _auprc(legit_weight: float) -> _Metric:
