@@ -285,7 +285,8 @@ def _reading(uri: str, filesystem: pafs.FileSystem) -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 
 def _check_names(names: list[str], uri: str) -> None:

@@ -124,7 +124,7 @@ QUOTED = [",".join(f'"{value}"' for value in one.split(",")) for one in GOOD]
         text([one.replace(",", ",\t") for one in GOOD]),
         text([",".join(reversed(one.split(","))) for one in GOOD]),
         text([HEADER, *(one.replace("0.", "+.") for one in GOOD[1:])]),
-        text([HEADER, *(one.replace(".1", "1E-1") for one in GOOD[1:])]),
+        text([HEADER, *(",".join(f"{float(value):E}" for value in one.split(",")) for one in GOOD[1:])]),
         gzip.compress(text(GOOD)),
         gzip.compress(text(GOOD[:5])) + gzip.compress(text(GOOD[5:])),
     ],
@@ -297,8 +297,7 @@ BAD_CSV = {
     "a comma at the end of every line": (text([f"{one}," for one in GOOD]), "'': is not a column of this schema"),
     "a comma at the end of every row": (
         text([HEADER, *(f"{one}," for one in GOOD[1:])]),
-        "row 1: has 32 values, must have 31; row 2: has 32 values, must have 31; row 3: has 32 values, "
-        "must have 31 (and 7 more)",
+        "row 1: has 32 values, must have 31; row 2: has 32 values, must have 31; row 3: has 32",
     ),
     "a comma at the end of one row": (with_line(3, GOOD[3] + ","), "row 3: has 32 values, must have 31"),
     "a short row": (with_line(3, "1,2,3"), "row 3: has 3 values, must have 31"),
@@ -316,6 +315,10 @@ BAD_CSV = {
     "text behind a BOM and blanks": (
         b"\xef\xbb\xbf" + text([HEADER.replace(",", ", "), line(1, Time="abc"), *GOOD[2:]]),
         "row 1, Time: 'abc' is not a number",
+    ),
+    "text behind a BOM and a blank line": (
+        b"\xef\xbb\xbf\r\n" + text([*GOOD[:3], line(3, V3="abc")], "\r\n"),
+        "row 3, V3: 'abc' is not a number",
     ),
     "NA": (with_line(3, line(3, V3="NA")), "row 3, V3: 'NA' is not a number"),
     "null": (with_line(3, line(3, V3="null")), "row 3, V3: 'null' is not a number"),
@@ -347,8 +350,7 @@ BAD_CSV = {
     "no label in a row": (with_line(3, line(3, Class="")), "row 3, Class: is empty"),
     "many things at once": (
         text([*GOOD[:8], "1,2,3", line(9, V3="abc", Amount=-3, Class=7), line(10, V1="inf"), line(2, Time=-1)]),
-        "row 8: has 3 values, must have 31; row 9, V3: 'abc' is not a number; row 9, Amount: -3 is negative, "
-        "must be ≥ 0 (and 3 more)",
+        "row 8: has 3 values, must have 31; row 9, V3: 'abc' is not a number; row 9, Amount: -3 is negative",
     ),
 }
 
@@ -549,11 +551,12 @@ def test_what_is_wrong_with_a_download_is_said_of_its_url() -> None:
         target.write_bytes(b"<html>")
         return target
 
-    with pytest.raises(InvalidInput, match=r"^https://host/file\.csv: this is HTML"):
-        with open_source("https://host/file.csv", download) as source:
-            list(source.blocks())
+    with open_source("https://host/file.csv", download) as source, pytest.raises(InvalidInput) as caught:
+        list(source.blocks())
+    assert str(caught.value).startswith("https://host/file.csv: this is HTML")
 
 
+@pytest.mark.slow  # the client tries again for six seconds
 def test_an_object_store_that_does_not_answer_is_a_temporary_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")

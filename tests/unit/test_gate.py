@@ -192,6 +192,14 @@ CASES = [
         {"calibration": Estimate(0.25, 0.2, 0.33)},
     ),
     Case(
+        "probabilities that are perhaps not too high are not miscalibrated",
+        Outcome.PASS,
+        "first_model",
+        "a first model, …",
+        {"calibration": Estimate(0.25, 0.18, 0.34)},
+        SOUND,
+    ),
+    Case(
         "probabilities that may be right are not miscalibrated",
         Outcome.PASS,
         "first_model",
