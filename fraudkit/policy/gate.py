@@ -213,9 +213,9 @@ def _fail(reason: str, message: str) -> tuple[Outcome, str, str]:
 _SOUND: tuple[_Check, ...] = (
     _scorer_mismatch,
     _not_converged,
-    _leak,
     _same_version,
     _too_little_data,
+    _leak,
     _below_floor,
     _miscalibrated,
 )

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from fraudkit.errors import InvalidInput, PermanentError, TemporaryError
 from fraudkit.schema import INPUTS, LABEL, check_columns
+from pipelines.data.sources import without_secrets
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and, where the server says so, how many there will be."""
@@ -118,7 +119,7 @@ def download(
         PermanentError: Any other HTTP error; larger than `limit`; not what `md5` says. Nothing is left then.
     """
     if not re.match(r"https?://[^/]", url):  # the opener would take file: and ftp: as well
-        raise InvalidInput(f"{_shown(url)}: not an http:// or https:// address")
+        raise InvalidInput(f"{without_secrets(url)}: not an http:// or https:// address")
     part = target.with_name(f"{target.name}.part")
     with _alone(target):
         try:
@@ -156,7 +157,7 @@ def _fill(file: BufferedRandom, url: str, md5: str | None, progress: Progress, l
             most = max(most, file.tell())
             if failures == ATTEMPTS or error.wait > PATIENCE:
                 when = f"in {error.wait:,} s" if error.wait else "later"
-                text = f"{_shown(url)}: {error}, with {file.tell():,} bytes here; try again {when}"
+                text = f"{without_secrets(url)}: {error}, with {file.tell():,} bytes here; try again {when}"
                 raise TemporaryError(text) from error
             sleep(max(error.wait, 2 ** (failures - 1)))
         else:
@@ -176,7 +177,7 @@ def _ask(url: str, file: BufferedRandom, validator: str) -> HTTPResponse:
                 _empty(file)
             raise _refusal(error, url) from error
     except (InvalidURL, ValueError) as error:
-        raise InvalidInput(f"{_shown(url)}: not an address: {error}") from error
+        raise InvalidInput(f"{without_secrets(url)}: not an address: {error}") from error
     except (OSError, HTTPException) as error:
         raise _AttemptError(f"no answer ({getattr(error, 'reason', error)})") from error
     if answer.status != 206:
@@ -192,14 +193,16 @@ def _refusal(error: HTTPError, url: str) -> Exception:
     problem, wait = f"HTTP {error.code} {error.reason}", error.headers.get("Retry-After", "")
     if error.code in (408, 416, 425, 429) or error.code >= 500:
         return _AttemptError(problem, int(wait) if wait.isdecimal() else 0)
-    return PermanentError(f"{_shown(url)}: {problem}; check the address, and whether you may read it")
+    return PermanentError(f"{without_secrets(url)}: {problem}; check the address, and whether you may read it")
 
 
 def _save(answer: HTTPResponse, file: BufferedRandom, md5: str | None, progress: Progress, limit: int) -> None:
     total = None if answer.length is None else file.tell() + answer.length
     for chunk in _chunks(answer):
         if max(total or 0, file.tell() + len(chunk)) > limit:
-            raise PermanentError(f"{_shown(answer.url)}: larger than the {limit:,} bytes accepted; {_OWN}")
+            raise PermanentError(
+                f"{without_secrets(answer.url)}: larger than the {limit:,} bytes accepted; {_OWN}"
+            )
         file.write(chunk)
         progress(file.tell(), total)
     if answer.length or (total is None and not _genuine(file, md5)):  # without a length only the MD5 tells
@@ -231,14 +234,9 @@ def _genuine(file: BufferedRandom, md5: str | None) -> bool:
 def _verify(file: BufferedRandom, url: str, md5: str | None) -> None:
     if not _genuine(file, md5):
         raise PermanentError(
-            f"{_shown(url)}: the file does not have the MD5 published for it ({md5}) and was deleted; "
+            f"{without_secrets(url)}: the file does not have the MD5 published for it ({md5}) and was deleted; "
             "fetch it again, and if that says the same do not use it"
         )
-
-
-def _shown(url: str) -> str:
-    """`url` without what may be a secret: user, password and query."""
-    return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", url)[0])
 
 
 @contextmanager
@@ -283,10 +281,10 @@ def _convert(arff: Path, draft: Path, url: str, rows: int) -> None:
                     found += batch.num_rows
         except pa.ArrowInvalid as error:
             raise PermanentError(
-                f"{_shown(url)}: not the rows of the credit-card set ({error}); {_OWN}"
+                f"{without_secrets(url)}: not the rows of the credit-card set ({error}); {_OWN}"
             ) from error
     if found != rows:
-        raise PermanentError(f"{_shown(url)}: has {found:,} rows, must have {rows:,}; {_OWN}")
+        raise PermanentError(f"{without_secrets(url)}: has {found:,} rows, must have {rows:,}; {_OWN}")
 
 
 def _names(file: BufferedReader, url: str) -> list[str]:
@@ -294,10 +292,10 @@ def _names(file: BufferedReader, url: str) -> list[str]:
     head = file.read(1 << 20)
     data = re.search(rb"(?im)^\s*@data.*\n?", head)
     if not data:
-        raise PermanentError(f"{_shown(url)}: not an ARFF file; {_OWN}")
+        raise PermanentError(f"{without_secrets(url)}: not an ARFF file; {_OWN}")
     file.seek(data.end())
     attributes = re.findall(r"(?im)^\s*@attribute\s+['\"]?(\w+)", head[: data.start()].decode("latin-1"))
     if violations := check_columns(attributes, labelled=True):
         problems = "; ".join(map(str, violations[:3]))
-        raise PermanentError(f"{_shown(url)}: not the columns of the credit-card set: {problems}; {_OWN}")
+        raise PermanentError(f"{without_secrets(url)}: not the columns of the credit-card set: {problems}; {_OWN}")
     return attributes

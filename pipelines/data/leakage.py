@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fraudkit.errors import InvalidInput
 from fraudkit.schema import INPUTS, FloatArray
+
+FEWEST: Final = 10
 
 
 def separation(legitimate: FloatArray, fraud: FloatArray) -> dict[str, float]:
@@ -19,8 +23,14 @@ def separation(legitimate: FloatArray, fraud: FloatArray) -> dict[str, float]:
     return {name: _auc(legitimate[i], fraud[i]) for i, name in enumerate(INPUTS)}
 
 
-def refuse_leaks(separations: dict[str, float], limit: float, uri: str) -> None:
-    """Raise InvalidInput naming each input whose AUC is `limit` or more."""
+def refuse_leaks(separations: dict[str, float], limit: float, counts: tuple[int, int], uri: str) -> None:
+    """Raise InvalidInput naming each input whose AUC is `limit` or more.
+
+    With fewer than `FEWEST` of the `counts` (legitimate rows, frauds) an input may reach it by chance, so nothing
+    is refused; the gate then has too little data anyway.
+    """
+    if min(counts) < FEWEST:
+        return
     leaks = {name: auc for name, auc in separations.items() if auc >= limit}
     if leaks:
         named = ", ".join(f"{name} (AUC {auc:.4f})" for name, auc in leaks.items())

@@ -70,7 +70,7 @@ class Source:
     """A data set that can be read again and again.
 
     Attributes:
-        uri: What the person named.
+        uri: What the person named, without secrets.
         file: Where it is read from.
         filesystem: The filesystem of `file`.
         kind: `csv`, `csv.gz` or `parquet`.
@@ -225,6 +225,11 @@ class Complaints:
             raise InvalidRows(self.violations, self.total, self.uri)
 
 
+def without_secrets(uri: str) -> str:
+    """`uri` as it may be shown and logged: without user, password and query."""
+    return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", uri)[0]) if "://" in uri else uri
+
+
 def parquet_file(file: pa.NativeFile | Path) -> pq.ParquetFile:
     """A Parquet file to iterate over in constant memory; pyarrow's default keeps every row group it has read."""
     return pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
@@ -240,12 +245,12 @@ def open_source(uri: str, download: Callable[[str, Path], Path] | None = None) -
         InvalidInput: There is nothing to read at `uri`, or it is neither CSV nor Parquet.
     """
     with tempfile.TemporaryDirectory(prefix="fraud-source-") as scratch:
-        place = uri
+        place, shown = uri, without_secrets(uri)
         if uri.startswith(("http://", "https://")):
             if download is None:
-                raise InvalidInput(f"{uri}: URLs are not read here; give a file")
+                raise InvalidInput(f"{shown}: URLs are not read here; give a file")
             place = str(download(uri, Path(scratch) / "download"))
-        yield _locate(uri, place)
+        yield _locate(shown, place)
 
 
 def _locate(uri: str, place: str) -> Source:
@@ -256,9 +261,9 @@ def _locate(uri: str, place: str) -> Source:
             filesystem, file = pafs.LocalFileSystem(), str(Path(place).expanduser().absolute())
         info = filesystem.get_file_info(file)
     except (ValueError, RuntimeError) as error:  # pyarrow's errors are of these, too
-        raise InvalidInput(f"{uri}: {_line(error)}") from error
+        raise InvalidInput(f"{uri}: {_line(error).replace(place, uri)}") from None
     except OSError as error:
-        raise TemporaryError(f"{uri} cannot be reached: {_line(error)}") from error
+        raise TemporaryError(f"{uri} cannot be reached: {_line(error).replace(place, uri)}") from None
     if info.type != pafs.FileType.File:
         what = "is a folder" if info.type == pafs.FileType.Directory else "does not exist"
         raise InvalidInput(f"{uri} {what}; --data takes one CSV, CSV.gz or Parquet file")

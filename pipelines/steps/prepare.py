@@ -41,15 +41,15 @@ def prepare(uri: str, settings: Settings, output: Path, progress: Progress = lam
     seed = settings.sampling.seed
     with open_source(uri, download) as source, _twice(source) as (first, again):
         scan = _scan(first, seed, source.total_rows, progress)
-        scan.require_both_classes(uri)
+        scan.require_both_classes(source.uri)
         separations = separation(*(sample.result()[1].T[:-1] for sample in scan.samples))
-        refuse_leaks(separations, settings.data.leak_auc, uri)
-        split = _split(again, scan, settings, uri)
+        refuse_leaks(separations, settings.data.leak_auc, scan.counts, source.uri)
+        split = _split(again, scan, settings, source.uri)
     output.mkdir(parents=True, exist_ok=True)
-    write_profile(scan, uri, output / PROFILE)
+    write_profile(scan, source.uri, output / PROFILE)
     training = split.sides.train_rows - split.sides.train_frauds, split.sides.train_frauds
     prepared = Prepared(
-        uri=uri,
+        uri=source.uri,
         data=scan.identity(),
         rows=scan.rows,
         frauds=scan.counts[1],
@@ -73,8 +73,8 @@ def profile_alone(uri: str, page: Path, progress: Progress = lambda *_: None) ->
     """
     with open_source(uri, download) as source:
         scan = _scan(_hashed(source.blocks()), 0, source.total_rows, progress)
-    scan.require_both_classes(uri)
-    write_profile(scan, uri, page)
+    scan.require_both_classes(source.uri)
+    write_profile(scan, source.uri, page)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import pytest
 
 from fraudkit.errors import FraudError, InvalidInput, InvalidRows, TemporaryError
 from fraudkit.schema import INPUTS, LABEL, MAX_REPORTED
-from pipelines.data.sources import BLOCK, COLUMNS, Block, open_source
+from pipelines.data.sources import BLOCK, COLUMNS, Block, open_source, without_secrets
 
 HEADER = ",".join(COLUMNS)
 ROWS = 10
@@ -568,3 +568,12 @@ def test_an_object_store_that_does_not_answer_is_a_temporary_error(monkeypatch: 
 def test_the_real_sample_is_read_as_pandas_reads_it(real_sample: Path) -> None:
     frame = pd.read_csv(real_sample, float_precision="round_trip")
     assert np.array_equal(read(str(real_sample)), frame[list(COLUMNS)].to_numpy().T)
+
+
+def test_secrets_in_an_address_are_neither_shown_nor_recorded() -> None:
+    assert without_secrets("s3://key:secret@bucket/a.csv?region=x&token=y") == "s3://bucket/a.csv"
+    assert without_secrets("https://host/a.csv?sig=abc#d") == "https://host/a.csv"
+    assert without_secrets("what? a #1 file@home.csv") == "what? a #1 file@home.csv"
+    with pytest.raises(InvalidInput) as refused, open_source("nonsense://key:secret@bucket/a.csv"):
+        pass
+    assert "secret" not in str(refused.value)

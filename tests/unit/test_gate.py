@@ -332,8 +332,8 @@ def test_every_reason_of_the_gate_is_in_the_table() -> None:
 OBJECTIONS = {
     "scorer_mismatch": {"scorer_error": 1.0},
     "not_converged": {"converged": False},
-    "leak": {"leaks": ("V1",)},
     "too_little_data": {"holdout_frauds": 0},
+    "leak": {"leaks": ("V1",)},
     "below_floor": {"roc_auc": Estimate(0.5, 0.4, 0.6)},
     "miscalibrated": {"calibration": Estimate(9.0, 8.0, 10.0)},
     "worse_than_champion": {"against_champion": Estimate(-0.5, -0.6, -0.4)},

@@ -30,7 +30,7 @@ def test_inputs_that_say_little_pass() -> None:
     separations = separation(LEGITIMATE, FRAUD)
     assert tuple(separations) == INPUTS
     assert max(separations.values()) < 0.65
-    refuse_leaks(separations, 0.995, "x.csv")
+    refuse_leaks(separations, 0.995, (1_000, 1_000), "x.csv")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_an_input_that_alone_separates_is_refused_by_name_and_auc(
     separations = with_input(name, legitimate, fraud)
     assert separations[name] == 1.0
     with pytest.raises(InvalidInput, match=rf"^x\.csv: {name} \(AUC 1\.0000\) alone separates fraud from legit"):
-        refuse_leaks(separations, 0.995, "x.csv")
+        refuse_leaks(separations, 0.995, (1_000, 1_000), "x.csv")
 
 
 def test_an_input_that_is_wrong_on_some_rows_is_still_a_leak() -> None:
@@ -59,24 +59,24 @@ def test_an_input_that_is_wrong_on_some_rows_is_still_a_leak() -> None:
     separations = with_input("V13", numbers, np.arange(2_000, 2_100))
     assert 0.995 < separations["V13"] < 1.0
     with pytest.raises(InvalidInput, match=r"V13 \(AUC 0\.99"):
-        refuse_leaks(separations, 0.995, "x.csv")
+        refuse_leaks(separations, 0.995, (1_000, 1_000), "x.csv")
 
 
 def test_an_input_as_good_as_the_best_of_the_real_data_is_none() -> None:
     strong = with_input("V14", RANDOM.normal(size=2_000), RANDOM.normal(-2.6, 1, size=100))
     assert 0.94 < strong["V14"] < 0.99
-    refuse_leaks(strong, 0.995, "x.csv")
+    refuse_leaks(strong, 0.995, (1_000, 1_000), "x.csv")
 
 
 def test_the_limit_itself_is_refused_and_what_is_below_it_is_not() -> None:
-    refuse_leaks({"V1": 0.99499}, 0.995, "x.csv")
+    refuse_leaks({"V1": 0.99499}, 0.995, (1_000, 1_000), "x.csv")
     with pytest.raises(InvalidInput, match="V1"):
-        refuse_leaks({"V1": 0.995}, 0.995, "x.csv")
+        refuse_leaks({"V1": 0.995}, 0.995, (1_000, 1_000), "x.csv")
 
 
 def test_all_leaks_are_named_at_once() -> None:
     with pytest.raises(InvalidInput, match=r"Time \(AUC 1\.0000\), V2 \(AUC 0\.9970\) alone separates"):
-        refuse_leaks({"Time": 1.0, "V1": 0.6, "V2": 0.997}, 0.995, "x.csv")
+        refuse_leaks({"Time": 1.0, "V1": 0.6, "V2": 0.997}, 0.995, (1_000, 1_000), "x.csv")
 
 
 def test_an_input_that_is_always_the_same_says_nothing() -> None:
@@ -96,3 +96,9 @@ def test_the_auc_is_that_of_scikit_learn_in_the_better_direction(
     expected = [roc_auc_score(labels, np.append(*pair)) for pair in zip(legitimate, fraud, strict=True)]
     found = list(separation(legitimate, fraud).values())
     assert found == pytest.approx([max(auc, 1 - auc) for auc in expected], abs=1e-12)
+
+
+def test_a_handful_of_frauds_that_separate_by_chance_is_no_leak() -> None:
+    refuse_leaks({"V1": 1.0}, 0.995, (1_000, 9), "x.csv")
+    with pytest.raises(InvalidInput, match="V1"):
+        refuse_leaks({"V1": 1.0}, 0.995, (1_000, 10), "x.csv")
