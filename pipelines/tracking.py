@@ -7,6 +7,7 @@ bundle; MLflow holds a copy for people.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import time
@@ -56,10 +57,9 @@ class Tracking:
             logging.getLogger(name).setLevel(logging.WARNING)
         self._settings = settings
         self._uri = settings.tracking_uri
-        if self._uri.startswith("sqlite:///"):
-            settings.state.mkdir(parents=True, exist_ok=True)
-        with _translated(self._uri):
+        with _translated(self._uri), self._alone():
             self._client = MlflowClient(self._uri, self._uri)
+            self._client.search_registered_models(max_results=1)
 
     def champion(self) -> str | None:
         """Bundle version of the champion, or None before there is one."""
@@ -118,6 +118,17 @@ class Tracking:
             number = known[0].version if known else self._create(run_id, version, tags)
             for alias in (CHALLENGER, CHAMPION) if champion else (CHALLENGER,):
                 self._client.set_registered_model_alias(MODEL_NAME, alias, number)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold other processes back while a local database gets its tables: MLflow's migrations do not."""
+        if not self._uri.startswith("sqlite:///"):
+            yield
+            return
+        self._settings.state.mkdir(parents=True, exist_ok=True)
+        with (self._settings.state / "mlflow.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _create(self, run_id: str, version: str, tags: Mapping[str, str]) -> str:
         source = f"{self._client.get_run(run_id).info.artifact_uri}/bundle"

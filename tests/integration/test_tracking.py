@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,13 @@ def test_a_tracking_server_that_is_away_is_a_temporary_error_that_names_it(
     away = load_settings(state=tmp_path, tracking={"uri": "http://127.0.0.1:9"})
     with pytest.raises(TemporaryError, match=r"MLflow at http://127\.0\.0\.1:9 did not do what was asked"):
         Tracking(away).champion()
+
+
+def test_two_processes_may_make_the_database_at_the_same_moment(tmp_path: Path) -> None:
+    code = "import sys; from fraudkit.settings import load_settings; from pipelines.tracking import Tracking; "
+    code += "print(Tracking(load_settings(state=sys.argv[1])).champion())"
+    command = [sys.executable, "-c", code, str(tmp_path / "state")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out) == (0, "None\n"), err
