@@ -38,10 +38,11 @@ def train(
     data: Data = None,
     per_class: Annotated[int | None, typer.Option(help="Rows per class of the balanced sample.")] = None,
     ratio: Annotated[int | None, typer.Option(help="Legitimate rows per fraud; chosen if left out.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Keys the sample, the split and the intervals.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Keys the sample and the intervals.")] = None,
     tune: Annotated[bool, typer.Option("--tune", help="Choose the strength of the penalty too.")] = False,
     keep: Annotated[
-        Path | None, typer.Option(help="Folder to copy profile, report and every step's files to.")
+        Path | None,
+        typer.Option(help="Folder to copy profile, report and every step's files to.", file_okay=False),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -69,7 +70,9 @@ def demo(
     data: Data = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65_535)] = 8080,
     leave: Annotated[bool, typer.Option("--exit", help="End after the story instead of serving on.")] = False,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the record to FILE.")] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the record to FILE.", dir_okay=False)
+    ] = None,
 ) -> None:
     """The whole story: train, serve on 127.0.0.1, and score held-out transactions with reasons."""
     from fraudctl.demo import tell
@@ -127,7 +130,7 @@ def fetch(
 
 @data_app.command()
 def synthesize(
-    output: Annotated[Path, typer.Argument(help="A .csv, .csv.gz or .parquet file.")],
+    output: Annotated[Path, typer.Argument(help="A .csv, .csv.gz or .parquet file.", dir_okay=False)],
     rows: Annotated[int, typer.Option(help="Transactions to make.", min=1)] = 284_807,
     seed: Annotated[int, typer.Option(help="The same seed makes the same file.", min=0)] = 0,
     fraud_rate: Annotated[float | None, typer.Option(help="Share of frauds.")] = None,
@@ -152,7 +155,7 @@ def synthesize(
         new_fraud=new_fraud,
     )
     with StepProgress(errors) as progress:
-        batches = make(rows, seed, shift=shift, fraud_rate=fraud_rate or NATURAL_RATE)
+        batches = make(rows, seed, shift=shift, fraud_rate=NATURAL_RATE if fraud_rate is None else fraud_rate)
         write(output, batches, lambda done: progress("synthesize", done, rows))
     typer.echo(output)
 
@@ -160,7 +163,9 @@ def synthesize(
 @data_app.command()
 def profile(
     data: Annotated[str, typer.Argument(metavar="URI", help="The transactions.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("profile.html"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.", dir_okay=False)] = Path(
+        "profile.html"
+    ),
 ) -> None:
     """Describe transactions on one HTML page: types, statistics, distributions, classes, coverage."""
     from fraudctl.progress import StepProgress

@@ -19,9 +19,9 @@ from fraudctl import show
 from fraudctl.progress import StepProgress
 from fraudctl.records import DemoRecord, ScoredRecord, VersionRecord, train_record
 from fraudctl.runs import find_bundle, train_here
-from fraudctl.server import serving
+from fraudctl.server import require_free, serving
 from fraudkit.bundle import Bundle
-from fraudkit.errors import PermanentError
+from fraudkit.errors import InvalidInput, PermanentError
 from fraudkit.schema import FloatArray
 from fraudkit.settings import MODEL_NAME, Settings
 from pipelines.data.holdout import read_blocks
@@ -71,6 +71,9 @@ def tell(
         PermanentError: There is no model to serve, because the gate passed none.
     """
     began = time.monotonic()
+    require_free(port)
+    if record and not record.absolute().parent.is_dir():
+        raise InvalidInput(f"there is no folder {record.absolute().parent} to write {record.name} to")
     finished = train_here(data, settings, errors)
     show.training(finished, out)
     if Tracking(settings).champion() is None:
@@ -162,7 +165,6 @@ def _what_next(url: str, row: FloatArray, finished: Finished, out: Console, *, l
     body = json.dumps({"instances": np.round(row, 4).tolist()})
     out.print("\n[bold]Try next[/]" + ("" if not leave else " (after `make demo` without --exit)"))
     for line in (
-        f"curl -s {url}/v1/models/{MODEL_NAME}:predict -d '{body}'",
         f"curl -s {url}/v1/models/{MODEL_NAME}:explain -d '{body}'",
         f"curl -s {url}/v2/models/{MODEL_NAME}",
         "fraudctl data fetch   # 284,807 real transactions; then: fraudctl train --data FILE",

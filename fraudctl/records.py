@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict
 
 from fraudkit.errors import FraudError, InvalidRows
-from pipelines.local import Finished
+
+if TYPE_CHECKING:
+    from pipelines.local import Finished
 
 
 class _Record(BaseModel):

@@ -28,7 +28,7 @@ def serving(bundle: Path, port: int) -> Iterator[str]:
         InvalidInput: The port is taken.
         PermanentError: The predictor did not start; the message has its last words.
     """
-    _require_free(port)
+    require_free(port)
     command = [sys.executable, "-m", "serving.predictor", "--bundle", str(bundle), "--http_port", str(port)]
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=log, stderr=log) as process:  # noqa: S603
         try:
@@ -39,7 +39,8 @@ def serving(bundle: Path, port: int) -> Iterator[str]:
             process.terminate()
 
 
-def _require_free(port: int) -> None:
+def require_free(port: int) -> None:
+    """Raise InvalidInput when the port is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

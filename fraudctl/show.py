@@ -11,7 +11,9 @@ from rich.table import Table
 from fraudkit.bundle import Bundle
 from fraudkit.estimate import Estimate
 from pipelines.local import Finished
+from pipelines.records import Prepared
 
+DOUBTFUL_RATE = 0.02
 COLOURS = {"normal": "green", "review": "yellow", "block": "red"}
 
 
@@ -25,7 +27,9 @@ def training(finished: Finished, console: Console) -> None:
         f"{prepared.duplicates:,} rows repeat an earlier one",
         f"[bold]Holdout[/]  {held.rows:,} rows, {held.frauds:,} frauds; {held.rule.why}",
         f"[bold]Sample[/]   {trained.used[1]:,} frauds and {trained.used[0]:,} legitimate rows "
-        f"({trained.ratio} : 1)\n",
+        f"({trained.ratio} : 1)",
+        f"[bold]Rate[/]     probabilities speak at a fraud rate of {prepared.natural_rate:.3%}"
+        f"{_doubt(prepared)}\n",
         sep="\n",
         highlight=False,
     )
@@ -68,9 +72,16 @@ def transactions(rows: Sequence[Sequence[str]], console: Console) -> None:
     console.print(table)
 
 
+def _doubt(prepared: Prepared) -> str:
+    """A word of warning where the data are not like traffic."""
+    if prepared.natural_rate <= DOUBTFUL_RATE:
+        return ""
+    return " [yellow](hardly that of traffic: set FRAUD__DATA__NATURAL_RATE to what yours has)[/]"
+
+
 def _metrics(finished: Finished, console: Console) -> None:
     half, rate = finished.evaluation.balanced, finished.evaluation.natural
-    table = Table("", "Balanced, 0.5 cut", f"Natural rate ({rate.natural_rate:.3%})", box=None)
+    table = Table("", "Balanced, 0.5 cut", f"Holdout's rate ({rate.natural_rate:.3%})", box=None)
     rows: list[tuple[str, Estimate | None, Estimate | None]] = [
         ("Accuracy", half.accuracy, None),
         ("Precision", half.precision, rate.precision),

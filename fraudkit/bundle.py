@@ -146,6 +146,8 @@ def load(directory: Path) -> Bundle:
 
 
 def _read_manifest(directory: Path) -> Manifest:
+    if not directory.is_dir():
+        raise BundleError(f"there is no bundle {directory}; MLflow keeps a copy with the run that made it")
     try:
         content = (directory / MANIFEST).read_bytes()
         manifest = Manifest.model_validate_json(content)

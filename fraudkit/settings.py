@@ -120,12 +120,16 @@ class ServingSettings(_Section):
         host: Address to listen on; loopback unless told otherwise.
         port: HTTP port.
         max_rows: Most rows of one request.
+        max_explained: Most rows of one request that asks for reasons: an answer has thirty for each.
+        read_seconds: Longest time that a request's body may take to arrive.
         max_bytes: Most bytes of one request's body.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     max_rows: Annotated[int, Field(ge=1)] = 10_000
+    max_explained: Annotated[int, Field(ge=1)] = 1_000
+    read_seconds: Annotated[float, Field(gt=0)] = 30.0
     max_bytes: Annotated[int, Field(ge=1_024)] = 16 * 1024 * 1024
 
 

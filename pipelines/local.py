@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +49,15 @@ def run_pipeline(
     with tempfile.TemporaryDirectory(prefix="fraud-run-") as scratch, ThreadPoolExecutor(1) as background:
         folder = Path(scratch)
         folders = Folders(folder / "prepare", folder / "train", folder / "evaluate")
-        background.submit(preload)
         report("prepare", 0, None)
-        prepare(uri, settings, folders.prepared, lambda done, total: report("prepare", done, total))
+        preloading: list[Future[None]] = []
+
+        def reading(done: int, total: int | None) -> None:
+            if not preloading:  # the data can be read: what takes seconds to import may be imported beside that
+                preloading.append(background.submit(preload))
+            report("prepare", done, total)
+
+        prepare(uri, settings, folders.prepared, reading)
         # The data are good: MLflow may now make its files, beside the training.
         tracking = background.submit(Tracking, settings)
         report("train", 0, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -78,6 +79,20 @@ def fit(legitimate: FloatArray, fraud: FloatArray, c: float, iterations: int) ->
     weights = regression.coef_[0] / scaler.scale_
     intercept = float(regression.intercept_[0] - weights @ scaler.mean_)
     return Fitted(pipeline, weights, regression.coef_[0], intercept)
+
+
+def save(pipeline: Pipeline, path: Path) -> None:
+    """Write the pipeline as `model.skops`."""
+    import skops.io  # takes seconds
+
+    skops.io.dump(pipeline, path)
+
+
+def load(path: Path) -> Pipeline:
+    """The pipeline in a `model.skops` of this project; anything else in it is refused, nothing unpickled."""
+    import skops.io  # takes seconds
+
+    return skops.io.load(path, trusted=list(TRUSTED))
 
 
 def correction(used: tuple[int, int], population: tuple[int, int], natural_rate: float) -> float:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fraudkit.errors import TemporaryError
+from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.settings import MODEL_NAME, Settings
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 VERSION_TAG: Final = "bundle_version"
 DATA_TAG: Final = "data_sha256"
-_MISSING: Final = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_SQLITE: Final = "sqlite:///"
 _RETRIES: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
 
@@ -58,26 +58,38 @@ class Tracking:
         self._settings = settings
         self._uri = settings.tracking_uri
         with _translated(self._uri), self._alone():
+            self._make_database()
             self._client = MlflowClient(self._uri, self._uri)
-            self._client.search_registered_models(max_results=1)
 
     def champion(self) -> str | None:
-        """Bundle version of the champion, or None before there is one."""
+        """Bundle version of the champion, or None before there is one.
+
+        Raises:
+            PermanentError: The alias names a version that is not there: no gate could compare with it.
+        """
         from mlflow.exceptions import MlflowException
 
         with _translated(self._uri):
             try:
-                found = self._client.get_model_version_by_alias(MODEL_NAME, CHAMPION)
+                aliases = self._client.get_registered_model(MODEL_NAME).aliases
             except MlflowException as error:
-                if error.error_code in _MISSING:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                     return None
                 raise
-        return str(found.tags[VERSION_TAG])
+            if CHAMPION not in aliases:
+                return None
+            try:
+                return _bundle_version(self._client.get_model_version(MODEL_NAME, aliases[CHAMPION]))
+            except MlflowException as error:
+                raise PermanentError(
+                    f"MLflow's alias {CHAMPION} names version {aliases[CHAMPION]} of {MODEL_NAME}, which is not "
+                    "there; set the alias to one that is"
+                ) from error
 
     def first_of(self, data: str) -> str | None:
         """Bundle version of the first model that was registered for a data set, or None."""
         found = self._versions(DATA_TAG, data)
-        return str(found[0].tags[VERSION_TAG]) if found else None
+        return _bundle_version(found[0]) if found else None
 
     def log_run(
         self,
@@ -104,11 +116,14 @@ class Tracking:
             self._client.set_terminated(run.info.run_id, "FINISHED")
         return LoggedRun(str(run.info.run_id), str(run.info.artifact_uri))
 
-    def register(self, run_id: str, version: str, tags: Mapping[str, str], *, champion: bool) -> None:
-        """Register the bundle of a run as a model version and give it its alias."""
+    def register(self, run_id: str, version: str, tags: Mapping[str, str]) -> tuple[str, ...]:
+        """Register the bundle of a run as a model version; the aliases it was given.
+
+        It becomes challenger, and where there is no champion also that.
+        """
         from mlflow.exceptions import MlflowException
 
-        with _translated(self._uri):
+        with _translated(self._uri), self._alone():
             try:
                 self._client.create_registered_model(MODEL_NAME, description="Card fraud: logistic regression")
             except MlflowException as error:
@@ -116,19 +131,34 @@ class Tracking:
                     raise
             known = self._versions(VERSION_TAG, version)
             number = known[0].version if known else self._create(run_id, version, tags)
-            for alias in (CHALLENGER, CHAMPION) if champion else (CHALLENGER,):
+            aliases = (CHALLENGER,) if self.champion() else (CHALLENGER, CHAMPION)
+            for alias in aliases:
                 self._client.set_registered_model_alias(MODEL_NAME, alias, number)
+        return aliases
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold other processes back while a local database gets its tables: MLflow's migrations do not."""
-        if not self._uri.startswith("sqlite:///"):
+        if not self._uri.startswith(_SQLITE):
             yield
             return
         self._settings.state.mkdir(parents=True, exist_ok=True)
         with (self._settings.state / "mlflow.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def _make_database(self) -> None:
+        """Make the local database beside its place, so that a run killed meanwhile leaves no half of it."""
+        path = Path(self._uri.removeprefix(_SQLITE))
+        if not self._uri.startswith(_SQLITE) or path.exists():
+            return
+        from mlflow import MlflowClient
+
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.unlink(missing_ok=True)
+        uri = f"{_SQLITE}{unfinished}"
+        MlflowClient(uri, uri).search_registered_models(max_results=1)
+        unfinished.replace(path)
 
     def _create(self, run_id: str, version: str, tags: Mapping[str, str]) -> str:
         source = f"{self._client.get_run(run_id).info.artifact_uri}/bundle"
@@ -149,17 +179,29 @@ class Tracking:
         found = self._client.get_experiment_by_name(name)
         if found:
             return str(found.experiment_id)
-        local = self._uri.startswith("sqlite:///")
+        local = self._uri.startswith(_SQLITE)
         folder = (self._settings.state.absolute() / "mlartifacts").as_uri() if local else None
         return str(self._client.create_experiment(name, artifact_location=folder))
+
+
+def _bundle_version(version: ModelVersion) -> str:
+    if VERSION_TAG not in version.tags:
+        raise PermanentError(
+            f"MLflow's version {version.version} of {MODEL_NAME} has no tag {VERSION_TAG}: "
+            "it was not registered by a run of this platform"
+        )
+    return str(version.tags[VERSION_TAG])
 
 
 @contextlib.contextmanager
 def _translated(uri: str) -> Iterator[None]:
     """MLflow's errors as ours."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except MlflowException as error:
         raise TemporaryError(f"MLflow at {uri} did not do what was asked: {error.message}") from error
+    except SQLAlchemyError as error:
+        raise PermanentError(f"MLflow's database {uri}: {str(error).partition(chr(10))[0]}") from error

@@ -265,7 +265,8 @@ def _locate(uri: str, place: str) -> Source:
     except OSError as error:
         raise TemporaryError(f"{uri} cannot be reached: {_line(error).replace(place, uri)}") from None
     if info.type != pafs.FileType.File:
-        what = "is a folder" if info.type == pafs.FileType.Directory else "does not exist"
+        kinds = {pafs.FileType.Directory: "is a folder", pafs.FileType.NotFound: "does not exist"}
+        what = kinds.get(info.type, "is not a regular file")
         raise InvalidInput(f"{uri} {what}; --data takes one CSV, CSV.gz or Parquet file")
     with _reading(uri, filesystem):
         with filesystem.open_input_stream(file, compression=None) as stream:

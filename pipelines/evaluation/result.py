@@ -48,11 +48,10 @@ class Scored:
     scorer_error: float
 
     def balanced_rows(self) -> NDArray[np.int64]:
-        """Row numbers of the balanced test set: all frauds, and as many legitimate rows of least hash."""
-        frauds = np.flatnonzero(self.labels == 1)
-        legitimate = np.flatnonzero(self.labels == 0)
-        least = np.argsort(self.order[legitimate], kind="stable")[: frauds.size]
-        return np.concatenate([legitimate[least], frauds[: least.size]])
+        """Row numbers of the balanced test set: as many of each class as the rarer has, of least hash."""
+        by_class = [np.flatnonzero(self.labels == label) for label in (0, 1)]
+        size = min(rows.size for rows in by_class)
+        return np.concatenate([rows[np.argsort(self.order[rows], kind="stable")[:size]] for rows in by_class])
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pipelines.provenance import Run, code_commit, libraries
 from pipelines.records import Prepared, Training
 from pipelines.steps.evaluate import METRICS, SCORES, VERDICT
 from pipelines.steps.prepare import PROFILE
-from pipelines.tracking import CHALLENGER, CHAMPION, DATA_TAG, LoggedRun, Tracking
+from pipelines.tracking import DATA_TAG, LoggedRun, Tracking
 
 _FROM_CANDIDATE: Final = (bundle.SCORER, "model.skops")
 _FROM_EVALUATION: Final = (METRICS, SCORES, CARD)
@@ -70,14 +70,13 @@ def register(run: Run, folders: Folders, settings: Settings, tracking: Tracking)
     A first model becomes champion as well: there is nothing that it could be rolled out against.
     """
     sealed = _seal(run, folders, settings)
-    first = tracking.champion() is None
     logged = _log(run, folders, settings, tracking, {"bundle": sealed.path})
-    tracking.register(logged.run_id, sealed.version, _tags(run, folders, settings), champion=first)
+    aliases = tracking.register(logged.run_id, sealed.version, _tags(run, folders, settings))
     return Conclusion(
         run=run.name,
         version=sealed.version,
         bundle=sealed.path,
-        aliases=(CHALLENGER, CHAMPION) if first else (CHALLENGER,),
+        aliases=aliases,
         mlflow_run=logged.run_id,
         report=f"{logged.artifacts}/{REPORT}",
     )

@@ -11,7 +11,6 @@ from typing import Final, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import skops.io
 
 from fraudkit import bundle
 from fraudkit.estimate import Estimate
@@ -25,7 +24,7 @@ from pipelines.evaluation.metrics import BalancedMetrics, NaturalMetrics, balanc
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.resampling import paired_auprc
 from pipelines.evaluation.result import Compared, Evaluation, Scored
-from pipelines.model import TRUSTED, terms
+from pipelines.model import load, terms
 from pipelines.records import Prepared, Training, Variant
 
 METRICS: Final = "metrics.json"
@@ -81,7 +80,7 @@ def _score(
     folder: Path, models: Mapping[str, Scorer], variants: tuple[Variant, ...], model: Path, added: float
 ) -> Scored:
     """One pass over the frozen holdout with every scorer, and with the fitted pipeline to prove the scorer."""
-    pipeline = skops.io.load(model, trusted=list(TRUSTED))
+    pipeline = load(model)
     labels, orders, error = [], [], 0.0
     parts: dict[str, list[FloatArray]] = {name: [] for name in (*models, *(v.name for v in variants))}
     for block in holdout.read_blocks(folder):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import skops.io
 
 from fraudkit.bundle import REFERENCE, SCORER
 from fraudkit.schema import FloatArray
@@ -14,7 +13,7 @@ from fraudkit.scoring import Scorer, Thresholds, sigmoid
 from fraudkit.settings import AlertSettings, Settings
 from pipelines import reference
 from pipelines.evaluation.resampling import average_precision
-from pipelines.model import correction, fit
+from pipelines.model import correction, fit, save
 from pipelines.records import TRAINING, Kept, Prepared, Training, Trial, Variant, load_prepared
 
 RATIOS: Final = (1, 3, 10, 30)
@@ -38,6 +37,7 @@ def train(prepared_folder: Path, settings: Settings, output: Path) -> Training:
     legitimate, frauds = _sample(kept, settings.sampling.per_class, ratio)
     fitted = fit(legitimate, frauds, c, settings.training.iterations)
     used = len(legitimate), len(frauds)
+    ratio = used[0] // used[1]  # fewer than asked for where there are not so many
     added = correction(used, prepared.training, prepared.natural_rate)
     rows = reference.draw(kept.legitimate, kept.fraud, prepared.training, settings.data.reference_rows)
     few = reference.draw(kept.legitimate, kept.fraud, prepared.training, TYPICAL_ROWS)
@@ -52,7 +52,7 @@ def train(prepared_folder: Path, settings: Settings, output: Path) -> Training:
     output.mkdir(parents=True, exist_ok=True)
     (output / SCORER).write_bytes(scorer.to_json())
     reference.write_reference(rows, scorer, prepared.holdout.rule.kind == "time", output / REFERENCE)
-    skops.io.dump(fitted.pipeline, output / "model.skops")
+    save(fitted.pipeline, output / "model.skops")
     training = Training(
         per_class=settings.sampling.per_class,
         ratio=ratio,
@@ -88,7 +88,7 @@ def thresholds(alerts: AlertSettings, probabilities: FloatArray) -> Thresholds:
 
 def _sample(kept: Kept, per_class: int, ratio: int) -> tuple[FloatArray, FloatArray]:
     """The balanced sample: at most `per_class` frauds, `ratio` legitimate rows for each."""
-    frauds = kept.fraud[:per_class]
+    frauds = kept.fraud[: min(per_class, len(kept.legitimate))]
     return kept.legitimate[: ratio * len(frauds)], frauds
 
 

@@ -80,7 +80,8 @@ def _config(app: Predictor, options: argparse.Namespace) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=options.timeout_keep_alive,
-        timeout_graceful_shutdown=30,
+        limit_concurrency=1_000,  # connections; beyond, 503
+        timeout_graceful_shutdown=20,  # less than the 30 s after which Kubernetes kills
     )
 
 

@@ -24,12 +24,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fraudkit.errors import InvalidInput
 from fraudkit.settings import ServingSettings
 from serving.predictor.model import FraudModel
-from serving.predictor.protocol import Refused, check_id, read_v1, read_v2, write_v1, write_v2
+from serving.predictor.protocol import Refused, check_count, check_id, read_v1, read_v2, write_v1, write_v2
 
 log = structlog.get_logger()
 
 INLINE_BYTES: Final = 64 * 1024
 """Larger bodies are answered in a thread, so that small ones do not wait behind them."""
+LARGE_AT_ONCE: Final = 2
+"""Large bodies that are worked on at a time; the others wait their turn."""
+_CLOSE: Final = (b"connection", b"close")
 _OWN: Final = ("/v1/models/", "/v2/models/", "/v2/repository", "/v2/health/ready")
 """What happens at and below these paths is decided here alone: KServe's app sees none of it."""
 
@@ -66,6 +69,7 @@ class Predictor:
         self._model = model
         self._rest = rest
         self._limits = limits
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         v1, v2 = f"/v1/models/{model.name}", f"/v2/models/{model.name}"
         self._gets: dict[str, Callable[[], dict[str, Any]]] = {v1: self._ready, "/v2/health/ready": self._ready}
         self._posts: dict[str, Callable[[bytes, str, str], bytes]] = {
@@ -111,19 +115,28 @@ class Predictor:
         if method == "GET":
             return orjson.dumps(self._gets[path]())
         self._ready()
-        header_id = check_id(headers.get(b"ce-id", b"").decode("utf-8", "replace"), "Ce-Id")
-        body = await _read(headers, receive, self._limits.max_bytes)
+        header_id = check_id(_text(headers.get(b"ce-id", b""), "Ce-Id"), "Ce-Id")
+        try:
+            async with asyncio.timeout(self._limits.read_seconds):
+                body = await _read(headers, receive, self._limits.max_bytes)
+        except TimeoutError:
+            raise Refused(408, f"the body did not arrive within {self._limits.read_seconds:g} s", _CLOSE) from None
         if len(body) <= INLINE_BYTES:
             return self._posts[path](body, header_id, fresh_id)
-        return await asyncio.to_thread(self._posts[path], body, header_id, fresh_id)
+        async with self._large:
+            return await asyncio.to_thread(self._posts[path], body, header_id, fresh_id)
 
     def _predict(self, body: bytes, header_id: str, fresh_id: str, *, explain: bool) -> bytes:
-        request = read_v1(body, header_id, fresh_id, self._limits.max_rows)
+        most = self._limits.max_explained if explain else self._limits.max_rows
+        request = read_v1(body, header_id, fresh_id, most)
         return write_v1(request, self._model.score(request.rows, explain=explain), self._model.version)
 
     def _infer(self, body: bytes, header_id: str, fresh_id: str) -> bytes:
         request = read_v2(body, header_id, fresh_id, self._limits.max_rows)
-        scores = self._model.score(request.rows, explain="reasons" in request.outputs)
+        explain = "reasons" in request.outputs
+        if explain:
+            check_count(len(request.rows), "inputs", self._limits.max_explained)
+        scores = self._model.score(request.rows, explain=explain)
         return write_v2(request, scores, self._model.name, self._model.version)
 
     def _ready(self) -> dict[str, Any]:
@@ -155,7 +168,14 @@ async def _read(headers: Headers, receive: Receive, limit: int) -> bytes:
 
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
-        raise Refused(413, f"the body has more than {limit:,} bytes, the most that fit in one request")
+        raise Refused(413, f"the body has more than {limit:,} bytes, the most that fit in one request", _CLOSE)
+
+
+def _text(value: bytes, where: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{where}: must be UTF-8") from None
 
 
 def _inflate(body: bytes, limit: int) -> bytes:

@@ -103,7 +103,7 @@ def read_v1(body: bytes, header_id: str, fresh_id: str, max_rows: int) -> Reques
     """
     document, names = _decode(body, _V1)
     rows = document.instances
-    _check_count(len(rows), "instances", max_rows)
+    check_count(len(rows), "instances", max_rows)
     objects = {row: instance for row, instance in enumerate(rows) if isinstance(instance, dict)}
     _reject_repeated_names(body, names + sum(map(len, objects.values())))
     own = {row: instance.pop("id") for row, instance in objects.items() if "id" in instance}
@@ -127,7 +127,7 @@ def read_v2(body: bytes, header_id: str, fresh_id: str, max_rows: int) -> Reques
     texts = tensors.pop("id", None)
     first = next(iter(tensors.values()), document.inputs[0])
     count = first.shape[0]
-    _check_count(count, _short(first.name), max_rows)
+    check_count(count, _short(first.name), max_rows)
     own = dict(enumerate(_values(texts, count, 1))) if texts else {}
     own_id = check_id(document.id, "id")
     row_ids = _row_ids(own, header_id or own_id or fresh_id, count)
@@ -208,7 +208,8 @@ def _unique(pairs: list[tuple[str, object]]) -> None:
         seen.add(name)
 
 
-def _check_count(count: int, where: str, max_rows: int) -> None:
+def check_count(count: int, where: str, max_rows: int) -> None:
+    """Refuse no rows, and more than `max_rows`."""
     if count < 1:
         raise InvalidInput(f"{where}: has no rows, must have at least one")
     if count > max_rows:

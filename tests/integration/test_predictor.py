@@ -751,3 +751,47 @@ def test_a_large_request_is_answered_in_a_thread_and_like_a_small_one(app: Predi
     assert status == 200
     served = [prediction["probability"] for prediction in answer["predictions"]]
     np.testing.assert_allclose(served, bundle.scorer.probabilities(rows), rtol=1e-12)
+
+
+def test_an_explanation_has_a_bound_of_its_own(client: httpx.Client) -> None:
+    rows = [ROW] * 1_001
+    refused = client.post(EXPLAIN, json={"instances": rows})
+    assert (refused.status_code, refused.json()["error"]) == (
+        413,
+        "instances: has 1,001 rows, at most 1,000 fit in one request",
+    )
+    tensor = {"name": "t", "shape": [1_001, 30], "datatype": "FP64", "data": rows}
+    asked = client.post(INFER, json={"inputs": [tensor], "outputs": [{"name": "reasons"}]})
+    assert asked.status_code == 413
+    assert client.post(EXPLAIN, json={"instances": rows[:1_000]}).status_code == 200
+    assert client.post(PREDICT, json={"instances": rows}).status_code == 200
+
+
+def test_a_ce_id_that_is_not_utf_8_is_refused(client: httpx.Client) -> None:
+    answer = client.post(PREDICT, json={"instances": [ROW]}, headers={b"Ce-Id": b"\xff\xfe"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "Ce-Id: must be UTF-8")
+
+
+def test_a_body_that_does_not_arrive_is_cut_off(bundle: Bundle) -> None:
+    async def never() -> Any:
+        await asyncio.sleep(3_600)
+
+    async def ask() -> list[Any]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        limits = ServingSettings(read_seconds=0.05)
+        app = Predictor(FraudModel(bundle, "fraud"), unused, limits)
+        scope = {"type": "http", "method": "POST", "path": PREDICT, "headers": [(b"content-length", b"100")]}
+        await app(scope, never, send)
+        return sent
+
+    async def unused(*_: Any) -> None:
+        raise AssertionError("the request is the model's own")
+
+    start, body = asyncio.run(ask())
+    assert start["status"] == 408
+    assert (b"connection", b"close") in start["headers"]
+    assert json.loads(body["body"])["error"] == "the body did not arrive within 0.05 s"

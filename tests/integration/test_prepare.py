@@ -320,6 +320,18 @@ def test_other_data_start_another_holdout_beside_it(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted(one.data for one in found)
 
 
+def test_a_row_is_on_the_same_side_in_another_data_set_and_with_another_seed(tmp_path: Path) -> None:
+    columns = table(2_000, 200, seed=4)
+    fewer = {name: values[:-1] for name, values in columns.items()}
+    held = []
+    for name, data, seed in (("all", columns, 0), ("fewer", fewer, 5)):
+        one = run(save(tmp_path / f"{name}.csv", data), tmp_path / name, sampling={"seed": seed})
+        blocks = list(read_blocks(one.settings.bundle_folder / "holdouts" / one.prepared.data))
+        held.append({block.columns[:, i].tobytes() for block in blocks for i in range(block.columns.shape[1])})
+    assert len(held[0] ^ held[1]) <= 1, "no champion may be measured on what it was trained on"
+    assert len(held[0]) > 300
+
+
 def edit_record(folder: Path) -> None:
     document = json.loads((folder / RECORD).read_text())
     document["rule"]["seed"] = 1

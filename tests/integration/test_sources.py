@@ -499,7 +499,7 @@ def test_no_block_comes_after_a_bad_one(file: Callable[[bytes], str]) -> None:
         ("nothing.csv", "does not exist; --data takes one CSV, CSV.gz or Parquet file"),
         ("folder", "is a folder; --data takes one CSV"),
         ("folder/x.csv", "does not exist"),
-        ("pipe", "does not exist"),
+        ("pipe", "is not a regular file"),
         ("data\0", "Embedded NUL"),
     ],
 )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fraudkit.errors import TemporaryError
+from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.settings import Settings, load_settings
 from pipelines.data.synthesize import synthesize, write
 from pipelines.local import Finished, run_pipeline
@@ -96,6 +98,24 @@ def test_a_tracking_server_that_is_away_is_a_temporary_error_that_names_it(
     away = load_settings(state=tmp_path, tracking={"uri": "http://127.0.0.1:9"})
     with pytest.raises(TemporaryError, match=r"MLflow at http://127\.0\.0\.1:9 did not do what was asked"):
         Tracking(away).champion()
+
+
+def test_an_alias_that_names_a_missing_version_is_an_error_and_no_first_model(
+    runs: list[Finished], settings: Settings, tmp_path: Path
+) -> None:
+    shutil.copytree(settings.state, tmp_path / "state")
+    other = load_settings(state=tmp_path / "state")
+    with sqlite3.connect(tmp_path / "state" / "mlflow.db") as database:
+        database.execute("update registered_model_aliases set version = 99 where alias = 'champion'")
+    database.close()
+    with pytest.raises(PermanentError, match="alias champion names version 99 of fraud, which is not there"):
+        Tracking(other).champion()
+
+
+def test_a_database_that_is_none_is_an_error_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(PermanentError, match=r"MLflow's database sqlite:.*file is not a database"):
+        Tracking(load_settings(state=tmp_path))
 
 
 def test_two_processes_may_make_the_database_at_the_same_moment(tmp_path: Path) -> None:
