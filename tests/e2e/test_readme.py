@@ -133,6 +133,8 @@ def test_the_clients_lines_work_when_pasted_while_the_demo_serves(
 
 def test_the_engineers_and_platform_teams_commands_run_in_order(folder: Path, environment: dict[str, str]) -> None:
     commands = [c for c in COMMANDS if not c.startswith(("make", "curl"))]
+    folder = folder / "engineer"  # without the demo's champion: a first model passes
+    folder.mkdir()
     for command in commands:
         if command.startswith(SERVERS):
             port = free_port()
