@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fraudkit.settings import load_settings
-from pipelines import reference, resampling
+from pipelines import reference
+from pipelines.evaluation import resampling
 from pipelines.steps import evaluate, prepare, train
 
 BESIDE: list[tuple[str, Any, str]] = [

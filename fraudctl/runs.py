@@ -36,7 +36,9 @@ def find_bundle(version: str | None, settings: Settings) -> Bundle:
     Raises:
         InvalidInput: There is no such version, or no champion yet.
     """
-    named = version or Tracking(settings).champion()
+    # To ask is not to write: MLflow would make its database.
+    untouched = settings.tracking.uri is None and not (settings.state / "mlflow.db").exists()
+    named = version or (None if untouched else Tracking(settings).champion())
     if named is None:
         raise InvalidInput(f"there is no model in {settings.state} yet; `fraudctl train` makes one")
     folder = settings.bundle_folder / named

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -193,10 +194,20 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        problems = [_problem(problem) for problem in error.errors(include_url=False)]
         raise InvalidInput("settings: " + "; ".join(problems)) from error
     except SettingsError as error:  # a whole section in one variable
         raise InvalidInput(f"settings: {error}: {error.__cause__}") from error
+
+
+def _problem(error: ErrorDetails) -> str:
+    """A problem that pydantic found, in the words of this project."""
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"{name} is not a setting"
+    if error["type"] == "value_error":  # of one of our own validators, which says what was given
+        return f"{name}: {error['ctx']['error']}"
+    return f"{name}: {error['msg']} (got {error['input']!r})"
 
 
 def _check_variables() -> None:

@@ -11,7 +11,7 @@ import csv
 import io
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -102,14 +102,14 @@ class Source:
         if first_row == 1:
             raise InvalidInput(f"{self.uri}: {_NO_ROWS}")
 
-    def _csv_columns(self) -> Iterator[FloatArray]:
+    def _csv_columns(self) -> Iterator[list[FloatArray]]:
         header, names = self._csv_header()
         options = pacsv.ConvertOptions(column_types=dict.fromkeys(header, pa.float64()), null_values=[])
         read = pacsv.ReadOptions(block_size=_CSV_BYTES)
         try:
             with self._open() as stream, pacsv.open_csv(stream, read, convert_options=options) as reader:
                 for batch in reader:
-                    yield _matrix(batch, names)
+                    yield _arrays(batch, names)
         except pa.ArrowInvalid:
             self._explain_csv(names)
             raise
@@ -158,11 +158,12 @@ class Source:
                     complaints.check_text(name, pa.array(column, pa.string()), first_row)
                     for name, column in zip(names, zip(*rows, strict=True), strict=True)
                 ]
-                complaints.check(Block(_matrix(pa.record_batch(columns, names), names), first_row))
+                for chunk in _exact([_arrays(pa.record_batch(columns, names), names)]):
+                    complaints.check(Block(chunk, first_row))
                 first_row += len(rows)
         complaints.raise_any()
 
-    def _parquet_columns(self) -> Iterator[FloatArray]:
+    def _parquet_columns(self) -> Iterator[list[FloatArray]]:
         with self.filesystem.open_input_file(self.file) as file, parquet_file(file) as parquet:
             schema = parquet.schema_arrow
             _check_names(schema.names, self.uri)
@@ -175,7 +176,7 @@ class Source:
                 raise InvalidRows(wrong, source=self.uri)
             wanted = [name for name in COLUMNS if name in schema.names]
             for batch in parquet.iter_batches(BLOCK, columns=wanted):
-                yield _matrix(batch, batch.schema.names)
+                yield _arrays(batch, batch.schema.names)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[pa.NativeFile]:
@@ -303,26 +304,28 @@ def _check_names(names: list[str], uri: str) -> None:
         raise InvalidRows(violations[:MAX_REPORTED], len(violations), uri)
 
 
-def _matrix(batch: pa.RecordBatch, names: list[str]) -> FloatArray:
-    """The columns [31, n] of a batch in the order of `COLUMNS`; nulls become NaN; without Time, Time is 0."""
-    matrix = np.zeros((len(COLUMNS), batch.num_rows))
-    for i, name in enumerate(COLUMNS):
-        if name in names:
-            values = batch.column(names.index(name)).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-            with np.errstate(invalid="ignore"):  # a NaN is found later
-                np.add(values, 0.0, out=matrix[i])  # -0.0 becomes 0.0: rows that are equal are the same bytes
-    return matrix
+def _arrays(batch: pa.RecordBatch, names: list[str]) -> list[FloatArray]:
+    """Thirty-one arrays [n] of a batch in the order of `COLUMNS`; nulls are NaN; without Time, Time is 0."""
+    return [
+        batch.column(names.index(name)).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        if name in names
+        else np.zeros(batch.num_rows)
+        for name in COLUMNS
+    ]
 
 
-def _exact(matrices: Iterator[FloatArray]) -> Iterator[FloatArray]:
+def _exact(batches: Iterable[list[FloatArray]]) -> Iterator[FloatArray]:
     """Matrices [31, BLOCK] of the same columns in a row; the last may be narrower."""
     block = np.empty((len(COLUMNS), BLOCK))
     filled = 0
-    for matrix in matrices:
-        taken = 0
-        while taken < matrix.shape[1]:
-            step = min(BLOCK - filled, matrix.shape[1] - taken)
-            block[:, filled : filled + step] = matrix[:, taken : taken + step]
+    for arrays in batches:
+        taken, size = 0, arrays[0].size
+        while taken < size:
+            step = min(BLOCK - filled, size - taken)
+            with np.errstate(invalid="ignore"):  # a NaN is found later
+                for target, values in zip(block, arrays, strict=True):
+                    # -0.0 becomes 0.0: rows that are equal are the same bytes
+                    np.add(values[taken : taken + step], 0.0, out=target[filled : filled + step])
             filled, taken = filled + step, taken + step
             if filled == BLOCK:
                 yield block
