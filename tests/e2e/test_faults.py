@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,7 +39,9 @@ def test_a_state_folder_that_is_a_file_is_one_line_and_one_object(real_sample: P
 
 @pytest.mark.slow
 def test_a_terminated_demo_leaves_no_server_and_no_scratch_file(real_sample: Path, tmp_path: Path) -> None:
-    port = 18_473
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     command = [BIN / "fraudctl", "demo", "--data", real_sample, "--port", str(port)]
     with (tmp_path / "log").open("wb") as log:
         demo = subprocess.Popen(command, env=environment(tmp_path), stdout=log, stderr=log)
