@@ -98,7 +98,7 @@ def _metrics(finished: Finished, console: Console) -> None:
 
 
 def _compared(finished: Finished, console: Console) -> None:
-    table = Table("Fitted on", "Legitimate", "Frauds", "AUPRC", "Log loss", "Balanced accuracy", box=None)
+    table = Table("Fitted on", "Legit.", "Frauds", "AUPRC", "Log loss", "Acc. 1 : 1", box=None)
     for row in finished.evaluation.compared:
         table.add_row(
             row.variant.name,
