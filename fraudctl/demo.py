@@ -26,7 +26,6 @@ from fraudkit.schema import FloatArray
 from fraudkit.settings import MODEL_NAME, Settings
 from pipelines.data.holdout import read_blocks
 from pipelines.local import Finished
-from pipelines.tracking import Tracking
 
 SCORED_ROWS = 1_000
 SHOWN_OF_CLASS = 4
@@ -76,8 +75,9 @@ def tell(
         raise InvalidInput(f"there is no folder {record.absolute().parent} to write {record.name} to")
     finished = train_here(data, settings, errors)
     show.training(finished, out)
-    if Tracking(settings).champion() is None:
-        raise PermanentError(f"the gate passed no model yet: {finished.evaluation.verdict.message}")
+    verdict = finished.evaluation.verdict
+    if not verdict.passed and verdict.facts.champion is None:
+        raise PermanentError(f"the gate passed no model yet: {verdict.message}")
     served = find_bundle(None, settings)
     with ExitStack() as stack:
         with StepProgress(errors) as progress:

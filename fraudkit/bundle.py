@@ -91,12 +91,7 @@ class Bundle:
 
 def version_of(directory: Path) -> str:
     """The version of the content in `directory`: 12 hex digits over `scorer.json` and `reference/`."""
-    files = {SCORER: directory / SCORER}
-    files |= {name: path for name, path in _files(directory).items() if name.startswith(f"{REFERENCE}/")}
-    digest = hashlib.sha256()
-    for name, path in sorted(files.items()):
-        digest.update(f"{name}\0{_sha256(path)}\n".encode())
-    return digest.hexdigest()[:12]
+    return _version({name: _sha256(path) for name, path in _files(directory).items() if _versioned(name)})
 
 
 def seal(draft: Path, bundles: Path, origin: Origin) -> Bundle:
@@ -110,11 +105,11 @@ def seal(draft: Path, bundles: Path, origin: Origin) -> Bundle:
     missing = [name for name in _REQUIRED if not (draft / name).is_file()]
     if missing:
         raise BundleError(f"the bundle draft {draft} lacks {', '.join(missing)}")
-    version = version_of(draft)
+    files = {name: _sha256(path) for name, path in _files(draft).items() if name != MANIFEST}
+    version = _version(files)
     target = bundles / version
     if target.exists():
         return load(target)
-    files = {name: _sha256(path) for name, path in _files(draft).items() if name != MANIFEST}
     manifest = Manifest(version=version, files=files, **origin.model_dump())
     bundles.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=bundles) as scratch:
@@ -140,9 +135,19 @@ def load(directory: Path) -> Bundle:
     for name, path in found.items():
         if _sha256(path) != manifest.files[name]:
             raise BundleError(f"{directory}: {name} is not what the manifest says; do not use this bundle")
-    if version_of(directory) != manifest.version:
+    if _version(manifest.files) != manifest.version:
         raise BundleError(f"{directory}: {MANIFEST} names another version than its content has")
     return Bundle(directory, manifest, Scorer.from_json((directory / SCORER).read_bytes()))
+
+
+def _version(files: Mapping[str, str]) -> str:
+    """The version of a bundle whose `files` have these hashes."""
+    lines = (f"{name}\0{sha256}\n" for name, sha256 in sorted(files.items()) if _versioned(name))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+
+
+def _versioned(name: str) -> bool:
+    return name == SCORER or name.startswith(f"{REFERENCE}/")
 
 
 def _read_manifest(directory: Path) -> Manifest:

@@ -18,7 +18,6 @@ from pipelines.steps.prepare import prepare
 from pipelines.steps.train import train
 from pipelines.tracking import Tracking, preload
 
-STEPS = ("prepare", "train", "evaluate", "conclude")
 Report = Callable[[str, int, int | None], None]
 """Called with the step, rows done and rows in all where known; once with (step, 0, None) when a step begins."""
 

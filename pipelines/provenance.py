@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import subprocess
@@ -30,6 +31,7 @@ class Run(BaseModel):
     kfp: str = ""
 
 
+@functools.cache
 def code_commit() -> str:
     """Commit of this code: `FRAUD_CODE_COMMIT` (set in images), else the checkout's, else the release.
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.settings import MODEL_NAME, Settings
+from pipelines.data.sources import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -26,6 +27,7 @@ CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 VERSION_TAG: Final = "bundle_version"
 DATA_TAG: Final = "data_sha256"
+_ABSENT: Final = "RESOURCE_DOES_NOT_EXIST"
 _SQLITE: Final = "sqlite:///"
 _RETRIES: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
@@ -73,14 +75,16 @@ class Tracking:
             try:
                 aliases = self._client.get_registered_model(MODEL_NAME).aliases
             except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return None
-                raise
+                if error.error_code != _ABSENT:
+                    raise
+                return None
             if CHAMPION not in aliases:
                 return None
             try:
                 return _bundle_version(self._client.get_model_version(MODEL_NAME, aliases[CHAMPION]))
             except MlflowException as error:
+                if error.error_code != _ABSENT:
+                    raise
                 raise PermanentError(
                     f"MLflow's alias {CHAMPION} names version {aliases[CHAMPION]} of {MODEL_NAME}, which is not "
                     "there; set the alias to one that is"
@@ -138,7 +142,7 @@ class Tracking:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Hold other processes back while a local database gets its tables: MLflow's migrations do not."""
+        """Hold other processes back from a local database: MLflow's migrations and its aliases have no lock."""
         if not self._uri.startswith(_SQLITE):
             yield
             return
@@ -202,6 +206,9 @@ def _translated(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise TemporaryError(f"MLflow at {uri} did not do what was asked: {error.message}") from error
+        status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        kind = TemporaryError if status >= 500 else PermanentError
+        raise kind(f"MLflow at {without_secrets(uri)} did not do what was asked: {error.message}") from error
     except SQLAlchemyError as error:
-        raise PermanentError(f"MLflow's database {uri}: {str(error).partition(chr(10))[0]}") from error
+        problem = str(error).partition("\n")[0]
+        raise PermanentError(f"MLflow's database {without_secrets(uri)}: {problem}") from error

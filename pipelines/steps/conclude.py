@@ -56,10 +56,6 @@ class Folders:
     candidate: Path
     evaluation: Path
 
-    def read_prepared(self) -> Prepared:
-        """What `prepare` found."""
-        return Prepared.read(self.prepared)
-
 
 Step = Callable[[Run, Folders, Settings, Tracking], Conclusion]
 
@@ -99,7 +95,7 @@ def _seal(run: Run, folders: Folders, settings: Settings) -> bundle.Bundle:
     origin = bundle.Origin(
         run=run.name,
         trigger=run.trigger,
-        data=folders.read_prepared().data,
+        data=Prepared.read(folders.prepared).data,
         code=code_commit(),
         libraries=libraries(),
         created=datetime.now(UTC),
@@ -117,7 +113,7 @@ def _log(
     run: Run, folders: Folders, settings: Settings, tracking: Tracking, more: Mapping[str, Path]
 ) -> LoggedRun:
     """Log parameters, metrics, plots, profile and verdict."""
-    prepared = folders.read_prepared()
+    prepared = Prepared.read(folders.prepared)
     training = Training.read(folders.candidate)
     verdict = json.loads((folders.evaluation / VERDICT).read_bytes())
     parameters = {
@@ -148,7 +144,7 @@ def _log(
 
 def _tags(run: Run, folders: Folders, settings: Settings) -> dict[str, str]:
     return {
-        DATA_TAG: folders.read_prepared().data,
+        DATA_TAG: Prepared.read(folders.prepared).data,
         "code_commit": code_commit(),
         "seed": str(settings.sampling.seed),
         "trigger_key": run.trigger,

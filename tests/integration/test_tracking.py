@@ -112,6 +112,11 @@ def test_an_alias_that_names_a_missing_version_is_an_error_and_no_first_model(
         Tracking(other).champion()
 
 
+def test_what_mlflow_refuses_for_good_is_permanent(runs: list[Finished], settings: Settings) -> None:
+    with pytest.raises(PermanentError, match=r"MLflow at sqlite:.* did not do what was asked: .*not found"):
+        Tracking(settings).register("0" * 32, "0" * 12, {})
+
+
 def test_a_database_that_is_none_is_an_error_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(PermanentError, match=r"MLflow's database sqlite:.*file is not a database"):
