@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+SERVING ?=
 
 .PHONY: help env demo test check bench lock format clean
 
@@ -38,8 +39,9 @@ check: $(STAMP) ## Everything CI asks for: format, lint, types, import contracts
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-bench: $(STAMP) ## Run the benchmarks, side by side with what a user would pick instead
+bench: $(STAMP) ## Run the benchmarks beside what a user would pick instead (ARGS: of training, SERVING: of serving)
 	@$(BIN)/python -m benchmarks.training $(ARGS)
+	@$(BIN)/python -m benchmarks.serving $(SERVING)
 
 format: $(STAMP) ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .

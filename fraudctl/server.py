@@ -30,6 +30,7 @@ def serving(bundle: Path, port: int) -> Iterator[str]:
     """
     require_free(port)
     command = [sys.executable, "-m", "serving.predictor", "--bundle", str(bundle), "--http_port", str(port)]
+    command += ["--enable_grpc", "false"]
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=log, stderr=log) as process:  # noqa: S603
         try:
             url = f"http://{HOST}:{port}"

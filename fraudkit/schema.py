@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,6 @@ MAX_REPORTED: Final = 20
 """How many violations are described one by one; the rest are counted."""
 
 _WIDTH: Final = len(INPUTS)
-_LEAST: Final = np.array([0.0 if name in NONNEGATIVE else -LIMIT for name in INPUTS])
 _NONNEGATIVE_INDEX: Final = [INPUTS.index(name) for name in NONNEGATIVE]
 _INDEX: Final = {name: i for i, name in enumerate(INPUTS)}
 _BY_NAME: Final = itemgetter(*INPUTS)
@@ -45,7 +44,7 @@ _PLAIN: Final = frozenset({float, int})
 
 def hour_of_day(time: FloatArray) -> NDArray[np.int64]:
     """Hour of day, 0 … 23, of `time` in seconds: ⌊Time / 3600⌋ mod 24, for scorer and detector alike."""
-    return (np.floor_divide(time, 3600.0) % 24.0).astype(np.int64)
+    return time.astype(np.int64) // 3_600 % 24  # of whole numbers, which is many times faster; time is ≥ 0
 
 
 def check_columns(names: Sequence[str], *, labelled: bool) -> list[Violation]:
@@ -69,8 +68,8 @@ def check_rows(rows: FloatArray, *, first_row: int = 0) -> None:
         raise InvalidRows([Violation(f"has shape {list(rows.shape)}, must be [n, {_WIDTH}]", value="the input")])
     if not len(rows):
         return
-    low, high = rows.min(axis=0), rows.max(axis=0)  # of NaN is NaN, which is not within any bound
-    if (low >= _LEAST).all() and (high <= LIMIT).all():
+    # The least or greatest of numbers among which is NaN is NaN, which is not within any bound.
+    if rows.min() >= -LIMIT and rows.max() <= LIMIT and rows[:, _NONNEGATIVE_INDEX].min() >= 0.0:
         return
     raise _invalid_rows(rows, first_row)
 
@@ -105,6 +104,28 @@ def rows_from_instances(instances: Sequence[object], *, first_row: int = 0) -> F
         raise InvalidRows(violations[:MAX_REPORTED], total=len(violations))
     check_rows(rows, first_row=first_row)
     return rows
+
+
+def row_from_instance(instance: object) -> Sequence[float]:
+    """The thirty numbers of one instance; like `rows_from_instances`, and no array is made of a sound one.
+
+    Raises:
+        InvalidRows: Naming row 0 and every input that is wrong.
+    """
+    values = _BY_NAME(instance) if isinstance(instance, dict) and instance.keys() == _INDEX.keys() else instance
+    if isinstance(values, list | tuple) and is_sound(values):
+        return values
+    row: list[float] = rows_from_instances([instance])[0].tolist()
+    return row
+
+
+def is_sound(values: Sequence[object]) -> bool:
+    """Whether `values` are plainly a row: thirty floats or ints within the bounds. False is no verdict yet."""
+    if len(values) != _WIDTH or not _PLAIN.issuperset(map(type, values)):
+        return False
+    numbers = cast("Sequence[float]", values)
+    bounded = min(numbers) >= -LIMIT and max(numbers) <= LIMIT and numbers[0] >= 0.0 and numbers[-1] >= 0.0
+    return bounded and (total := sum(numbers)) == total  # min and max may pass over NaN; a sum does not
 
 
 def number(value: object) -> float | None:

@@ -10,7 +10,9 @@ with h = 2π·hour/24. Registration proves that both agree. The scorer is what i
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Final, Literal
 
 import numpy as np
@@ -30,6 +32,8 @@ ALERTS: Final[tuple[Alert, ...]] = ("normal", "review", "block")
 _HOURS: Final = np.arange(24)
 _SIN: Final = np.sin(2 * np.pi * _HOURS / 24)
 _COS: Final = np.cos(2 * np.pi * _HOURS / 24)
+_BLOCK: Final = 1_024
+"""Rows that are summed at a time: their terms, by column, stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,9 @@ class Reason:
 class Scorer:
     """A linear fraud score.
 
+    Terms are added in one order, so that a row has the same log odds alone and in any batch, but for what numpy
+    and the C library differ in (the last digits of a logarithm or an exponential).
+
     Attributes:
         weights: Log odds per unit of each of `TERMS`.
         intercept: Log odds at zero, at the natural rate.
@@ -73,6 +80,8 @@ class Scorer:
     natural_rate: float
     thresholds: Thresholds
     typical: tuple[float, ...]
+    _hours: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    _linear: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.weights) != len(TERMS) or len(self.typical) != len(INPUTS):
@@ -84,14 +93,37 @@ class Scorer:
             raise BundleError("a weight, the intercept or a typical value of the scorer is not finite")
         if not 0.0 < self.natural_rate < 1.0:
             raise BundleError(f"the natural rate must lie between 0 and 1, got {self.natural_rate:g}")
+        hours = self.weights[0] * _SIN + self.weights[1] * _COS
+        object.__setattr__(self, "_hours", tuple(hours.tolist()))
+        object.__setattr__(self, "_linear", (0.0, *self.weights[2:30], 0.0))  # of each input that enters as it is
 
     def logits(self, rows: FloatArray) -> FloatArray:
         """Log odds [n] of checked rows [n, 30]."""
-        linear: FloatArray = rows[:, 1:29] @ np.asarray(self.weights[2:30])
+        linear = np.empty(len(rows))
+        weights = np.asarray(self.weights[2:30])[:, np.newaxis]
+        for first in range(0, len(rows), _BLOCK):
+            terms = np.multiply(rows[first : first + _BLOCK, 1:29].T, weights, order="C")
+            # Along the first axis numpy adds term after term; those of a single row it would add in pairs.
+            single = terms.shape[1] == 1
+            linear[first : first + _BLOCK] = np.add.accumulate(terms)[-1] if single else terms.sum(axis=0)
         linear += np.log1p(rows[:, 29]) * self.weights[30]
-        linear += self._hour_terms()[hour_of_day(rows[:, 0])]
+        linear += np.asarray(self._hours)[hour_of_day(rows[:, 0])]
         linear += self.intercept
         return linear
+
+    def score_row(self, row: Sequence[float]) -> tuple[float, int]:
+        """Probability of fraud and index into `ALERTS` of one checked row of thirty numbers.
+
+        What `probabilities` and `alerts` do, in a twentieth of the time: numpy is made for many.
+        """
+        logit = 0.0
+        for weight, value in zip(self._linear, row):  # noqa: B905  # the row is checked
+            logit += weight * value
+        logit += math.log1p(row[29]) * self.weights[30]
+        logit = logit + self._hours[int(row[0] // 3600.0 % 24.0)] + self.intercept
+        small = math.exp(-abs(logit))
+        probability = (1.0 if logit >= 0.0 else small) / (1.0 + small)
+        return probability, (probability >= self.thresholds.review) + (probability >= self.thresholds.block)
 
     def probabilities(self, rows: FloatArray) -> FloatArray:
         """Probability of fraud [n] of checked rows [n, 30], at the natural rate."""
@@ -99,8 +131,8 @@ class Scorer:
 
     def alerts(self, probabilities: FloatArray) -> NDArray[np.int64]:
         """Index into `ALERTS` of each probability [n]; a label of 1 is an alert above `normal`."""
-        edges = [self.thresholds.review, self.thresholds.block]
-        return np.searchsorted(edges, probabilities, side="right")
+        review, block = self.thresholds.review, self.thresholds.block
+        return (probabilities >= review).astype(np.int64) + (probabilities >= block)
 
     def contributions(self, rows: FloatArray) -> FloatArray:
         """Log odds [n, 30] that each input adds against its typical value; Time takes both hour terms.
@@ -109,7 +141,7 @@ class Scorer:
         """
         typical = np.asarray(self.typical)
         parts = np.empty_like(rows)
-        hours = self._hour_terms()
+        hours = np.asarray(self._hours)
         parts[:, 0] = hours[hour_of_day(rows[:, 0])] - hours[hour_of_day(typical[:1])]
         parts[:, 1:29] = (rows[:, 1:29] - typical[1:29]) * np.asarray(self.weights[2:30])
         parts[:, 29] = (np.log1p(rows[:, 29]) - np.log1p(typical[29])) * self.weights[30]
@@ -172,10 +204,6 @@ class Scorer:
             thresholds=Thresholds(_round(self.thresholds.review), _round(self.thresholds.block)),
             typical=tuple(_round(t) for t in self.typical),
         )
-
-    def _hour_terms(self) -> FloatArray:
-        terms: FloatArray = self.weights[0] * _SIN + self.weights[1] * _COS
-        return terms
 
 
 def sigmoid(logits: FloatArray) -> FloatArray:

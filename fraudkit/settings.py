@@ -120,6 +120,8 @@ class ServingSettings(_Section):
     Attributes:
         host: Address to listen on; loopback unless told otherwise.
         port: HTTP port.
+        grpc_port: gRPC port.
+        request_log: Log a line for each request; off, the predictor logs its start, its stop and its own faults.
         max_rows: Most rows of one request.
         max_explained: Most rows of one request that asks for reasons: an answer has thirty for each.
         read_seconds: Longest time that a request's body may take to arrive.
@@ -128,6 +130,8 @@ class ServingSettings(_Section):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    grpc_port: Annotated[int, Field(ge=0, le=65_535)] = 8081
+    request_log: bool = False
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     max_explained: Annotated[int, Field(ge=1)] = 1_000
     read_seconds: Annotated[float, Field(gt=0)] = 30.0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
@@ -13,6 +15,11 @@ import pytest
 from fraudkit.bundle import Bundle, Origin, seal
 from fraudkit.schema import INPUTS
 from fraudkit.scoring import TERMS, Scorer, Thresholds
+
+if TYPE_CHECKING:
+    import grpc
+    import httpx
+    from predictors import Server
 
 # A shared machine stalls now and then, and a red run must be one that can be had again.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
@@ -40,6 +47,35 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         run="test", trigger="manual-test", data="none", code="none", libraries={}, created=datetime.now(UTC)
     )
     return seal(draft, tmp_path_factory.mktemp("bundles"), origin)
+
+
+@pytest.fixture(scope="session")
+def predictor(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A predictor of `bundle` in a process of its own; whatever it is asked, it logs its start and its stop."""
+    from predictors import running
+
+    with running(bundle.path, tmp_path_factory.mktemp("predictor")) as server:
+        yield server
+    assert server.events() == ["predictor started", "predictor stopped"]
+
+
+@pytest.fixture(scope="session")
+def client(predictor: Server) -> Iterator[httpx.Client]:
+    """HTTP to `predictor`."""
+    import httpx
+
+    with httpx.Client(base_url=predictor.url, timeout=60) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def channel(predictor: Server) -> Iterator[grpc.Channel]:
+    """gRPC to `predictor`."""
+    import grpc
+    from predictors import UNLIMITED
+
+    with grpc.insecure_channel(predictor.target, UNLIMITED) as connected:
+        yield connected
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The ASGI app: answers the model's own paths, closes KServe's repository, leaves the rest to KServe's app.
+"""The ASGI app: answers the model's own paths, and leaves KServe's listings and metrics to KServe's app.
 
 It stands in front of that app because there a request has no bound, many of a client's mistakes are a 500,
 and the plumbing costs several times the scoring.
@@ -6,40 +6,60 @@ and the plumbing costs several times the scoring.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import uuid
 import warnings
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from time import perf_counter
+from typing import Final, NamedTuple, cast
 
 import kserve.model_server
 import orjson
 import structlog
 from kserve.protocol.rest.server import RESTServer
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fraudkit.errors import InvalidInput
 from fraudkit.settings import ServingSettings
-from serving.predictor.model import FraudModel
-from serving.predictor.protocol import Refused, check_count, check_id, read_v1, read_v2, write_v1, write_v2
+from serving.predictor import openapi, v1, v2
+from serving.predictor.body import BINARY, INFERENCE_HEADER, JSON, NOTHING, Bodies, Headers, has_arrived, json_size
+from serving.predictor.metrics import Metrics, Operation, Series
+from serving.predictor.model import FraudModel, Loaded, server_info
+from serving.predictor.request import Limits, Refused, Reply, check_id, fresh_id
+from serving.predictor.single import Plain, Single
+from serving.predictor.work import INLINE_BYTES, LargeWork
 
 log = structlog.get_logger()
 
-INLINE_BYTES: Final = 64 * 1024
-"""Larger bodies are answered in a thread, so that small ones do not wait behind them."""
-LARGE_AT_ONCE: Final = 2
-"""Large bodies that are worked on at a time; the others wait their turn."""
-_CLOSE: Final = (b"connection", b"close")
-_OWN: Final = ("/v1/models/", "/v2/models/", "/v2/repository", "/v2/health/ready")
-"""What happens at and below these paths is decided here alone: KServe's app sees none of it."""
+INLINE_EXPLAINED_BYTES: Final = 16 * 1024
+"""Like `INLINE_BYTES`, for requests that may ask for reasons, which are thirty for a row."""
+_JSON_FIELD: Final = (b"content-type", JSON)
+_BINARY_FIELD: Final = (b"content-type", BINARY)
+_KSERVE: Final = ("/", "/v1/models", "/v2/models", "/v2/health/live", "/metrics")
 
-_JSON: Final = (b"application/json", b"application/x-www-form-urlencoded")
-"""The second is what `curl -d` says of any body; it is read as JSON too."""
 
-Headers = Mapping[bytes, bytes]
+Post = Callable[[bytes, str, Headers], Reply]
+"""Answers a body, given the caller's id and the headers."""
+
+
+class Endpoint(NamedTuple):
+    """What happens at a path.
+
+    Attributes:
+        series: Where its requests are counted.
+        get: Answers GET and HEAD.
+        post: Answers POST.
+        inline: Bytes of a body beyond which it is worked on beside the event loop.
+        plain: Answers a plain request of one row, given a body and the headers; None when it is not plain.
+        rest: Whether KServe's app answers GET and HEAD.
+    """
+
+    series: Series
+    get: Callable[[], bytes] | None = None
+    post: Post | None = None
+    inline: int = INLINE_BYTES
+    plain: Callable[[bytes, Headers], Plain | None] | None = None
+    rest: bool = False
 
 
 def kserve_app(model: FraudModel) -> ASGIApp:
@@ -61,131 +81,197 @@ class Predictor:
 
     Args:
         model: The model to serve, under its own name.
-        rest: KServe's app, for every path that is not the model's.
-        limits: The bounds of a request.
+        rest: KServe's app, for its listings and metrics.
+        settings: The bounds of a request.
+        metrics: Where requests are counted.
+        large: Where large bodies are worked on.
     """
 
-    def __init__(self, model: FraudModel, rest: ASGIApp, limits: ServingSettings) -> None:
+    def __init__(
+        self, model: FraudModel, rest: ASGIApp, settings: ServingSettings, metrics: Metrics, large: LargeWork
+    ) -> None:
         self._model = model
         self._rest = rest
-        self._limits = limits
-        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
-        v1, v2 = f"/v1/models/{model.name}", f"/v2/models/{model.name}"
-        self._gets: dict[str, Callable[[], dict[str, Any]]] = {v1: self._ready, "/v2/health/ready": self._ready}
-        self._posts: dict[str, Callable[[bytes, str, str], bytes]] = {
-            f"{v1}:predict": partial(self._predict, explain=False),
-            f"{v1}:explain": partial(self._predict, explain=True),
-        }
-        for path in (v2, f"{v2}/versions/{model.version}"):
-            self._gets |= {path: model.metadata, f"{path}/ready": self._ready}
-            self._posts[f"{path}/infer"] = self._infer
+        self._settings = settings
+        self._request_log = settings.request_log
+        self._metrics = metrics
+        self._large = large
+        self._bodies = Bodies(settings.max_bytes, settings.read_seconds)
+        self._elsewhere = Endpoint(metrics.series(Operation("http", "other")))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Answer with what the model is now."""
+        self._loaded = self._model.current
+        self._endpoints = self._paths(self._loaded)
+        self._version = (b"x-model-version", self._loaded.version.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http" or not scope["path"].startswith(_OWN):
-            await self._rest(scope, receive, send)
+        """Answer one request. As uvicorn is configured here, it asks for nothing but HTTP."""
+        began = perf_counter()
+        version = self._version  # which may change while this request is answered
+        endpoint = self._endpoints.get(scope["path"], self._elsewhere)
+        if endpoint.rest and scope["method"] in ("GET", "HEAD"):
+            await self._rest({**scope, "method": "GET"}, receive, partial(_send_versioned, version, send))
             return
-        fresh_id = str(uuid.uuid4())
-        version = self._model.version.encode()
-        status, headers = 200, [(b"content-type", b"application/json"), (b"x-model-version", version)]
-        try:
-            body = await self._answer(scope, receive, fresh_id)
-        except InvalidInput as error:
-            status, body = 400, orjson.dumps({"error": str(error)})
-            if isinstance(error, Refused):
-                status = error.status
-                headers += error.headers
-        except Exception:
-            log.exception("request failed", id=fresh_id, method=scope["method"], path=scope["path"])
-            status, body = 500, orjson.dumps({"error": "internal error", "id": fresh_id})
-        headers.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        if endpoint.post and scope["method"] == "POST":
+            headers = dict(scope["headers"])
+            message = await receive() if has_arrived(receive) else NOTHING
+            plain = endpoint.plain(message["body"], headers) if endpoint.plain and self._model.ready else None
+            if plain is not None:
+                body, probability, level, request_id, size = plain
+                fields = [_JSON_FIELD, (b"content-length", b"%d" % len(body)), version]
+                if size:
+                    fields[0] = _BINARY_FIELD
+                    fields.append((INFERENCE_HEADER, b"%d" % size))
+                await send({"type": "http.response.start", "status": 200, "headers": fields})
+                await send({"type": "http.response.body", "body": body})
+                seconds = perf_counter() - began
+                self._metrics.single(endpoint.series, seconds, probability, level)
+                if self._request_log:
+                    self._log(scope, 200, 1, seconds, request_id)
+                return
+            reply = await self._guarded(scope, self._post(endpoint, headers, message, receive))
+        else:
+            reply = await self._guarded(scope, self._get(endpoint, scope))
+        length = (b"content-length", b"%d" % len(reply.body))
+        fields = [(b"content-type", reply.media), length, version, *reply.headers]
+        await send({"type": "http.response.start", "status": reply.status, "headers": fields})
+        await send({"type": "http.response.body", "body": reply.body})
+        seconds = perf_counter() - began
+        self._metrics.request(endpoint.series, reply.status, seconds, reply.scores)
+        if self._request_log:
+            self._log(scope, reply.status, len(reply.scores.levels) if reply.scores else 0, seconds, reply.id)
 
-    async def _answer(self, scope: Scope, receive: Receive, fresh_id: str) -> bytes:
-        path, headers = scope["path"], dict(scope["headers"])
-        method = "GET" if path in self._gets else "POST"
+    def _log(self, scope: Scope, status: int, rows: int, seconds: float, request_id: str) -> None:
+        log.info(
+            "request",
+            path=scope["path"],
+            status=status,
+            rows=rows,
+            milliseconds=round(seconds * 1e3, 3),
+            id=request_id,
+            model_version=self._loaded.version,
+        )
+
+    async def _guarded(self, scope: Scope, answering: Awaitable[Reply]) -> Reply:
+        """The reply that is being made, or what a client is told of an error."""
+        try:
+            return await answering
+        except InvalidInput as error:
+            # A message may quote half of a surrogate pair, which is no UTF-8.
+            text = str(error).encode(errors="backslashreplace").decode()
+            status, headers = (error.status, error.headers) if isinstance(error, Refused) else (400, ())
+            return Reply(orjson.dumps({"error": text}), status, headers)
+        except Exception:
+            failure = fresh_id()
+            log.exception("request failed", id=failure, method=scope["method"], path=scope["path"])
+            return Reply(orjson.dumps({"error": f"internal error, id {failure}"}), 500, id=failure)
+
+    async def _post(self, endpoint: Endpoint, headers: Headers, message: Message, receive: Receive) -> Reply:
+        caller = _caller(headers)
+        self._check_ready()
+        body = await self._bodies.read(message, headers, receive)
+        post = cast("Post", endpoint.post)
+        if len(body) <= endpoint.inline and b"content-encoding" not in headers:
+            return post(body, caller, headers)
+        self._bodies.held += len(body)
+        try:
+            return await self._large.run(self._post_large, post, body, caller, headers)
+        finally:
+            self._bodies.held -= len(body)
+
+    async def _get(self, endpoint: Endpoint, scope: Scope) -> Reply:
+        path = scope["path"]
         if path.startswith("/v2/repository"):
             raise Refused(403, "the model repository is closed: models change by roll-outs alone")
-        if path not in self._gets and path not in self._posts:
-            name, version = self._model.name, self._model.version
+        if endpoint is self._elsewhere:
+            name, version = self._loaded.name, self._loaded.version
             raise Refused(404, f"there is no such path; the model here is {name}, version {version}")
-        if scope["method"] != method:
-            raise Refused(405, f"{path} takes {method} alone", (b"allow", method.encode()))
-        if method == "GET":
-            return orjson.dumps(self._gets[path]())
-        self._ready()
-        header_id = check_id(_text(headers.get(b"ce-id", b""), "Ce-Id"), "Ce-Id")
-        try:
-            async with asyncio.timeout(self._limits.read_seconds):
-                body = await _read(headers, receive, self._limits.max_bytes)
-        except TimeoutError:
-            raise Refused(408, f"the body did not arrive within {self._limits.read_seconds:g} s", _CLOSE) from None
-        if len(body) <= INLINE_BYTES:
-            return self._posts[path](body, header_id, fresh_id)
-        async with self._large:
-            return await asyncio.to_thread(self._posts[path], body, header_id, fresh_id)
+        if endpoint.get is None or scope["method"] not in ("GET", "HEAD"):
+            allowed = "POST" if endpoint.post else "GET, HEAD"
+            raise Refused(405, f"{path} takes {allowed} alone", (b"allow", allowed.encode()))
+        return Reply(endpoint.get())
 
-    def _predict(self, body: bytes, header_id: str, fresh_id: str, *, explain: bool) -> bytes:
-        most = self._limits.max_explained if explain else self._limits.max_rows
-        request = read_v1(body, header_id, fresh_id, most)
-        return write_v1(request, self._model.score(request.rows, explain=explain), self._model.version)
+    def _paths(self, model: Loaded) -> dict[str, Endpoint]:
+        """What is answered here, by path."""
+        counted = self._metrics.series
+        single = Single(model.name, model.version, model.scorer)
+        info, server = orjson.dumps(model.info()), orjson.dumps(server_info())
+        v1_path, v2_path = f"/v1/models/{model.name}", f"/v2/models/{model.name}"
+        ready = partial(self._ready, model)
+        v2_ready = Endpoint(counted(Operation("v2", "ready")), ready)
+        metadata = Endpoint(counted(Operation("v2", "metadata")), lambda: info)
+        infer = Endpoint(
+            counted(Operation("v2", "infer")),
+            post=partial(self._infer, model),
+            plain=single.v2,
+        )
+        paths = {path: Endpoint(counted(Operation("http", "kserve")), rest=True) for path in _KSERVE}
+        paths |= {
+            "/openapi.json": Endpoint(counted(Operation("http", "openapi")), partial(self._openapi, model)),
+            "/v2": metadata._replace(get=lambda: server),
+            "/v2/health/ready": v2_ready,
+            v1_path: Endpoint(counted(Operation("v1", "ready")), ready),
+            f"{v1_path}:predict": Endpoint(
+                counted(Operation("v1", "predict")),
+                post=partial(self._predict, model),
+                plain=single.v1,
+            ),
+            f"{v1_path}:explain": Endpoint(
+                counted(Operation("v1", "explain")),
+                post=partial(self._explain, model),
+                inline=INLINE_EXPLAINED_BYTES,
+            ),
+        }
+        for path in (v2_path, f"{v2_path}/versions/{model.version}"):
+            paths |= {path: metadata, f"{path}/ready": v2_ready, f"{path}/infer": infer}
+        return paths
 
-    def _infer(self, body: bytes, header_id: str, fresh_id: str) -> bytes:
-        request = read_v2(body, header_id, fresh_id, self._limits.max_rows)
-        explain = "reasons" in request.outputs
-        if explain:
-            check_count(len(request.rows), "inputs", self._limits.max_explained)
-        scores = self._model.score(request.rows, explain=explain)
-        return write_v2(request, scores, self._model.name, self._model.version)
+    def _post_large(self, post: Post, body: bytes, caller: str, headers: Headers) -> Reply:
+        return post(self._bodies.inflate(body, headers), caller, headers)
 
-    def _ready(self) -> dict[str, Any]:
+    def _predict(self, model: Loaded, body: bytes, caller: str, _: Headers) -> Reply:
+        request = v1.read(body, caller, self._settings.max_rows)
+        scores = model.score(request, explain=False)
+        return Reply(v1.write(request, scores, model.version), scores=scores, id=request.names.request)
+
+    def _explain(self, model: Loaded, body: bytes, caller: str, _: Headers) -> Reply:
+        request = v1.read(body, caller, self._settings.max_explained)
+        scores = model.score(request, explain=True)
+        return Reply(v1.write(request, scores, model.version), scores=scores, id=request.names.request)
+
+    def _infer(self, model: Loaded, body: bytes, caller: str, headers: Headers) -> Reply:
+        limits = Limits(self._settings.max_rows, self._settings.max_explained)
+        request = v2.read(body, caller, limits, json_size(headers))
+        scores = model.score(request, explain="reasons" in request.outputs)
+        written = v2.write(request, scores, model.name, model.version)
+        if not written.json_size:
+            return Reply(written.body, scores=scores, id=request.names.request)
+        size = (INFERENCE_HEADER, b"%d" % written.json_size)
+        return Reply(written.body, 200, (size,), BINARY, scores, request.names.request)
+
+    def _ready(self, model: Loaded) -> bytes:
+        self._check_ready()
+        return orjson.dumps({"name": model.name, "ready": True, "model_version": model.version})
+
+    def _openapi(self, model: Loaded) -> bytes:
+        return orjson.dumps(openapi.document(model.name, model.version, self._settings))
+
+    def _check_ready(self) -> None:
         if not self._model.ready:
             raise Refused(503, f"the model {self._model.name} is not ready")
-        return {"name": self._model.name, "ready": True, "model_version": self._model.version}
 
 
-async def _read(headers: Headers, receive: Receive, limit: int) -> bytes:
-    """The body of a request, inflated; refused as soon as it is clear that it is larger than `limit`."""
-    media = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-    if media not in _JSON:
-        raise Refused(415, "Content-Type: must be application/json")
-    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if encoding not in (b"identity", b"gzip"):
-        raise Refused(415, "Content-Encoding: must be gzip, or left out", (b"accept-encoding", b"gzip"))
-    _check_size(int(headers.get(b"content-length", b"0")), limit)
-    chunks, size, more = [], 0, True
-    while more:
-        message = await receive()
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        _check_size(size, limit)
-        # A client that left (http.disconnect) leaves a body that is cut off; nobody reads that answer.
-        more = message.get("more_body", False)
-    body = b"".join(chunks)
-    return _inflate(body, limit) if encoding == b"gzip" else body
+async def _send_versioned(version: tuple[bytes, bytes], send: Send, message: Message) -> None:
+    if message["type"] == "http.response.start":
+        message["headers"] = [*message["headers"], version]
+    await send(message)
 
 
-def _check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise Refused(413, f"the body has more than {limit:,} bytes, the most that fit in one request", _CLOSE)
-
-
-def _text(value: bytes, where: str) -> str:
+def _caller(headers: Headers) -> str:
+    """The id of a request in its header, or nothing."""
     try:
-        return value.decode()
+        return check_id(headers.get(b"ce-id", b"").decode(), "Ce-Id")
     except UnicodeDecodeError:
-        raise InvalidInput(f"{where}: must be UTF-8") from None
-
-
-def _inflate(body: bytes, limit: int) -> bytes:
-    """The content of a gzip `body`; never more than `limit` bytes of it, whatever it says."""
-    inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    try:
-        content = inflater.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise InvalidInput("the body is not gzip, though Content-Encoding says so") from error
-    _check_size(len(content), limit)
-    if not inflater.eof or inflater.unused_data:
-        raise InvalidInput("the gzip body is cut off, or something follows it")
-    return content
+        raise InvalidInput("Ce-Id: must be UTF-8") from None

@@ -2,54 +2,125 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
 
 import kserve
-from kserve.metrics import EXPLAIN_HIST_TIME, PREDICT_HIST_TIME
+import numpy as np
 
-from fraudkit.bundle import Bundle
-from fraudkit.schema import INPUTS, FloatArray
-from fraudkit.scoring import ALERTS
+from fraudkit import bundle
+from fraudkit.errors import BundleError
+from fraudkit.schema import INPUTS
+from fraudkit.scoring import Scorer
 from fraudkit.settings import MODEL_NAME
-from serving.predictor.protocol import OUTPUTS, Scores
+from serving.predictor.metrics import Metrics
+from serving.predictor.request import OUTPUTS, Request, Scores
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Name, datatype and shape of a V2 tensor; -1 is the number of rows."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """The V2 metadata of the server."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The V2 metadata of a model."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One version of the model. Requests take it once, so each is answered by one version."""
+
+    name: str
+    version: str
+    scorer: Scorer
+
+    def score(self, request: Request, *, explain: bool) -> Scores:
+        """Probability and alert of the rows of a request, and their reasons when `explain`."""
+        rows, scorer = request.rows, self.scorer
+        if isinstance(rows, np.ndarray):
+            probabilities = scorer.probabilities(rows)
+        else:
+            probabilities = np.array([scorer.score_row(rows)[0]])
+        scored = Scores(probabilities, scorer.alerts(probabilities))
+        return scored._replace(reasons=scorer.reasons(np.atleast_2d(rows))) if explain else scored
+
+    def info(self) -> ModelInfo:
+        """The V2 metadata; instead of `transactions`, thirty tensors named like the inputs will do."""
+        return ModelInfo(
+            name=self.name,
+            versions=(self.version,),
+            platform="fraudkit_linear",
+            inputs=(
+                TensorInfo("transactions", "FP64", (-1, len(INPUTS))),
+                TensorInfo("id", "BYTES", (-1,)),
+            ),
+            outputs=tuple(TensorInfo(name, datatype, (-1,)) for name, datatype in OUTPUTS.items()),
+        )
+
+
+def server_info() -> ServerInfo:
+    """The V2 metadata of this server."""
+    return ServerInfo("fraud-platform", version("fraud-platform"), ("binary_tensor_data",))
 
 
 class FraudModel(kserve.Model):  # type: ignore[misc]  # kserve has no types
-    """A bundle's scorer, registered with KServe for its listings and metrics.
+    """The bundle in `directory`, registered with KServe for its listings.
 
     `app.Predictor` answers every inference path, so KServe's own data plane has no way to `predict`.
+
+    Raises:
+        BundleError: The bundle is not sound.
     """
 
-    def __init__(self, bundle: Bundle, name: str = MODEL_NAME) -> None:
+    def __init__(self, directory: Path, metrics: Metrics, name: str = MODEL_NAME) -> None:
         super().__init__(name)
-        self.version = bundle.version
-        self._scorer = bundle.scorer
-        self._predict_time = PREDICT_HIST_TIME.labels(model_name=name)
-        self._explain_time = EXPLAIN_HIST_TIME.labels(model_name=name)
+        self._directory = directory
+        self._metrics = metrics
+        self.current = self._read()
         self.ready = True
 
-    def score(self, rows: FloatArray, *, explain: bool) -> Scores:
-        """Probability, label and alert of checked rows [n, 30], and their reasons when `explain`."""
-        with (self._explain_time if explain else self._predict_time).time():
-            probabilities = self._scorer.probabilities(rows)
-            levels = self._scorer.alerts(probabilities).tolist()
-            return Scores(
-                probabilities=probabilities.tolist(),
-                labels=[int(level > 0) for level in levels],
-                alerts=[ALERTS[level] for level in levels],
-                reasons=self._scorer.reasons(rows) if explain else None,
-            )
+    def reload(self) -> None:
+        """Serve what the directory, which may be a link, holds now; a bundle that is not sound changes nothing.
 
-    def metadata(self) -> dict[str, Any]:
-        """The V2 metadata; instead of `transactions`, thirty tensors named like its columns will do."""
-        return {
-            "name": self.name,
-            "versions": [self.version],
-            "platform": "fraudkit_linear",
-            "inputs": [
-                {"name": "transactions", "datatype": "FP64", "shape": [-1, len(INPUTS)]},
-                {"name": "id", "datatype": "BYTES", "shape": [-1]},
-            ],
-            "outputs": [{"name": name, "datatype": type_, "shape": [-1]} for name, type_ in OUTPUTS.items()],
-            "parameters": {"columns": ",".join(INPUTS), "optional": "id"},
-        }
+        Raises:
+            BundleError: The bundle is not sound.
+        """
+        self.current = self._read()
+
+    def _resolved(self) -> Path:
+        try:
+            return self._directory.resolve()
+        except (OSError, RuntimeError) as error:  # a link to itself
+            raise BundleError(f"{self._directory} cannot be followed: {error}") from error
+
+    def _read(self) -> Loaded:
+        began = perf_counter()
+        try:
+            read = bundle.load(self._resolved())
+        except BundleError:
+            self._metrics.refused()
+            raise
+        self._metrics.loaded(self.name, read.version, perf_counter() - began)
+        return Loaded(self.name, read.version, read.scorer)

@@ -1,770 +1,365 @@
-"""The predictor as its clients meet it: a real process, a real bundle, real requests."""
+"""The predictor's answers over HTTP and gRPC: those of the bundle's scorer, whatever protocol asks for them."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
 import json
-import os
-import shutil
-import signal
+import math
+import re
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import uuid
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+import grpc
 import httpx
 import numpy as np
+import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
-from kserve.constants.constants import PredictorProtocol
-from starlette.applications import Starlette
+from google.protobuf.json_format import MessageToDict
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from predictors import (
+    BINARY,
+    EXPLAIN,
+    INFER,
+    JSON,
+    LENGTH,
+    MEBIBYTE,
+    NAMED,
+    PREDICT,
+    ROW,
+    Outputs,
+    Reply,
+    Server,
+    Tensor,
+    ask,
+    binary,
+    call,
+    columns,
+    counts,
+    exactly,
+    grpc_call,
+    grpc_refusal,
+    ids,
+    in_process,
+    infer,
+    infer_message,
+    matrix,
+    moved,
+    read_message,
+    read_v1,
+    read_v2,
+    tensor,
+    transactions,
+    unary,
+    v1_requests,
+    v2,
+    v2_requests,
+)
 
 from fraudkit.bundle import Bundle
 from fraudkit.schema import INPUTS, FloatArray
 from fraudkit.scoring import ALERTS
 from fraudkit.settings import ServingSettings
-from serving.predictor.app import INLINE_BYTES, Predictor
-from serving.predictor.model import FraudModel
-from serving.predictor.protocol import OUTPUTS
+from serving.predictor.app import Predictor
+from serving.predictor.documents import SHORT
+from serving.predictor.grpc_service import GrpcService
+from serving.predictor.metrics import Metrics
+from serving.predictor.model import FraudModel, Loaded, server_info
+from serving.predictor.request import DEFAULT_OUTPUTS, OUTPUTS, Request
+from serving.predictor.work import INLINE_BYTES, LargeWork
 
-PREDICT, EXPLAIN, INFER = "/v1/models/fraud:predict", "/v1/models/fraud:explain", "/v2/models/fraud/infer"
-JSON = {"content-type": "application/json"}
-ROW = [3600.0, *[0.5] * 28, 12.5]
-NAMED = dict(zip(INPUTS, ROW, strict=True))
-MEBIBYTE = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Server:
-    process: subprocess.Popen[bytes]
-    stderr: Path
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+COUNTS = (1, 2, 31, 32, 33, 200, 400, 10_000)
 
 
-def command(directory: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "serving.predictor", "--bundle", str(directory), *options]
+class Form(NamedTuple):
+    """A way to ask: how to, and what rows become on the way."""
+
+    ask: Callable[[httpx.Client, grpc.Channel, FloatArray], Outputs]
+    cast: Callable[[FloatArray], FloatArray] | None = None
 
 
-def start(directory: Path, folder: Path, *options: str) -> Server:
-    """A predictor on a free port, once it has said which."""
-    stderr = folder / "stderr"
-    with stderr.open("wb") as file:
-        process = subprocess.Popen(command(directory, "--http_port", "0", *options), stderr=file)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        lines = stderr.read_text().splitlines()
-        if lines:
-            started = json.loads(lines[0])
-            return Server(process, stderr, started["host"], started["port"])
-        time.sleep(0.05)
-    process.kill()
-    pytest.fail(f"the predictor did not start: {stderr.read_text()}")
+def single(rows: FloatArray) -> FloatArray:
+    return rows.astype(np.float32).astype(np.float64)
 
 
-@pytest.fixture(scope="module")
-def server(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = start(bundle.path, tmp_path_factory.mktemp("predictor"))
-    yield running
-    running.process.terminate()
-    assert running.process.wait(30) == 0
+def whole(rows: FloatArray) -> FloatArray:
+    return np.round(rows)
 
 
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=30) as connected:
-        yield connected
+def of_v1(form: str) -> Form:
+    def asked(client: httpx.Client, _: grpc.Channel, rows: FloatArray) -> Outputs:
+        body = orjson.dumps(v1_requests(rows)[form] | {"id": "batch"})
+        return read_v1(client.post(PREDICT, content=body, headers=JSON).raise_for_status().json())
+
+    return Form(asked)
 
 
-@pytest.fixture(scope="module")
-def app(bundle: Bundle) -> Predictor:
-    return Predictor(FraudModel(bundle), Starlette(), ServingSettings())
+def of_v2(make: Callable[[FloatArray], dict[str, Any]], cast: Any = None) -> Form:
+    def asked(client: httpx.Client, _: grpc.Channel, rows: FloatArray) -> Outputs:
+        body = orjson.dumps(make(rows) | {"id": "batch"})
+        response = client.post(INFER, content=body, headers=JSON).raise_for_status()
+        return read_v2(response.content, response.headers)
+
+    return Form(asked, cast)
 
 
-def call(app: Predictor, path: str, body: bytes, **headers: str) -> tuple[int, dict[str, Any]]:
-    """One request to `app` in this process."""
+def of_binary(make: Callable[[FloatArray], list[Tensor]], cast: Any = None, **members: Any) -> Form:
+    def asked(client: httpx.Client, _: grpc.Channel, rows: FloatArray) -> Outputs:
+        body, headers = binary(*make(rows), id="batch", **members)
+        response = client.post(INFER, content=body, headers=headers).raise_for_status()
+        return read_v2(response.content, response.headers)
 
-    async def post() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-            return await client.post(path, content=body, headers=JSON | headers)
-
-    response = asyncio.run(post())
-    return response.status_code, response.json()
+    return Form(asked, cast)
 
 
-def transactions(count: int, seed: int = 0) -> FloatArray:
-    random = np.random.default_rng(seed)
-    rows = random.normal(0, 2, (count, len(INPUTS)))
-    rows[:, 0] = random.uniform(0, 2e9, count)
-    rows[:, -1] = random.lognormal(3, 1.5, count)
-    return rows
+def of_grpc(make: Callable[[FloatArray], list[Tensor]], cast: Any = None, *, raw: bool) -> Form:
+    def asked(_: httpx.Client, channel: grpc.Channel, rows: FloatArray) -> Outputs:
+        return read_message(infer(channel, infer_message(*make(rows), raw=raw, id="batch")))
+
+    return Form(asked, cast)
 
 
-def v2(*tensors: dict[str, Any], **members: Any) -> dict[str, Any]:
-    return {"inputs": list(tensors), **members}
+def one(rows: FloatArray) -> list[Tensor]:
+    return [matrix(rows)]
 
 
-def tensor(data: Any, shape: Any = None, name: Any = "transactions", datatype: Any = "FP64") -> dict[str, Any]:
-    return {"name": name, "shape": shape or [1, len(INPUTS)], "datatype": datatype, "data": data}
+def named_rows(rows: FloatArray) -> list[Tensor]:
+    """Rows as bytes, and as JSON the ids that they would get anyway."""
+    return [ids(*(f"batch-{row}" for row in range(len(rows)))) | {"json": True}, matrix(rows)]
 
 
-def columns(rows: FloatArray, **changes: dict[str, Any]) -> list[dict[str, Any]]:
-    tensors = {
-        name: tensor(rows[:, i].tolist(), [len(rows)], name, "FP64") for i, name in enumerate(INPUTS)
-    } | changes
-    return list(tensors.values())
+def mixed_columns(rows: FloatArray) -> list[Tensor]:
+    return [given | {"json": place % 2 == 0} for place, given in enumerate(columns(rows))]
 
 
-def v1_requests(rows: FloatArray) -> dict[str, dict[str, Any]]:
-    objects = [dict(zip(INPUTS, row, strict=True)) for row in rows.tolist()]
-    return {
-        "lists": {"instances": rows.tolist()},
-        "objects": {"instances": objects},
-        "both": {"instances": [*rows.tolist()[:10], *objects[10:]]},
-    }
+def integer_columns(rows: FloatArray) -> list[Tensor]:
+    time, amount = (
+        tensor(rows[:, i].astype(int).tolist(), [len(rows), 1], INPUTS[i], datatype)
+        for i, datatype in ((0, "UINT32"), (-1, "UINT64"))
+    )
+    rest = [given | {"data": list(map(int, given["data"]))} for given in columns(rows, "INT8")[1:-1]]
+    return [amount, *rest, time]
 
 
-def v2_requests(rows: FloatArray) -> dict[str, dict[str, Any]]:
-    shape = [len(rows), len(INPUTS)]
-    return {
-        "flat": v2(tensor(rows.ravel().tolist(), shape)),
-        "nested": v2(tensor(rows.tolist(), shape)),
-        "columns": v2(*columns(rows)),
-        "columns of one": v2(*columns(rows, V3=tensor(rows[:, [3]].tolist(), [len(rows), 1], "V3"))),
-        "named FP32": v2(tensor(rows.tolist(), shape, "x", "FP32")),
-    }
+def of_type(datatype: str) -> Callable[[FloatArray], list[Tensor]]:
+    return lambda rows: [matrix(rows if "FP" in datatype else rows.astype(np.int64), datatype)]
 
 
-@pytest.mark.parametrize("form", ["lists", "objects", "both"])
-@pytest.mark.parametrize("count", [1, 200])
-def test_v1_predictions_are_those_of_the_bundles_scorer(
-    client: httpx.Client, bundle: Bundle, form: str, count: int
+ALL_BINARY: dict[str, Any] = {"parameters": {"binary_data_output": True}}
+SOME_BINARY = [{"name": name, "parameters": {"binary_data": name != "label"}} for name in DEFAULT_OUTPUTS]
+ONE_BINARY = [
+    *({"name": name} for name in DEFAULT_OUTPUTS[:3]),
+    {"name": "id", "parameters": {"binary_data": True}},
+]
+FORMS: dict[str, Form] = {
+    **{f"v1 {form}": of_v1(form) for form in ("lists", "objects", "both")},
+    **{
+        f"v2 {form}": of_v2(lambda rows, form=form: v2_requests(rows)[form])  # type: ignore[misc]
+        for form in ("flat", "nested", "columns", "columns of one", "named FP32")
+    },
+    "v2 integers": of_v2(lambda rows: v2(*of_type("INT64")(rows)), whole),
+    "v2 integer columns": of_v2(lambda rows: v2(*integer_columns(rows)), whole),
+    "binary": of_binary(one),
+    "binary FP32": of_binary(of_type("FP32"), single),
+    "binary integers": of_binary(of_type("INT32"), whole),
+    "binary integer columns": of_binary(integer_columns, whole),
+    "binary columns": of_binary(columns),
+    "binary and JSON columns": of_binary(mixed_columns),
+    "binary rows, JSON ids": of_binary(named_rows),
+    "binary in, binary out": of_binary(one, None, **ALL_BINARY),
+    "binary in, some binary out": of_binary(one, None, outputs=SOME_BINARY),
+    "JSON in, binary out": of_v2(lambda rows: v2_requests(rows)["flat"] | ALL_BINARY),
+    "JSON in, one binary out": of_v2(lambda rows: v2_requests(rows)["nested"] | {"outputs": ONE_BINARY}),
+    **{
+        f"grpc {kind} {name}".strip(): of_grpc(make, cast, raw=kind == "raw")
+        for kind in ("typed", "raw")
+        for name, make, cast in (
+            ("", one, None),
+            ("columns", columns, None),
+            ("FP32", of_type("FP32"), single),
+            ("INT32", of_type("INT32"), whole),
+            ("INT64", of_type("INT64"), whole),
+            ("integer columns", integer_columns, whole),
+        )
+    },
+}
+EXACT = [name for name, form in FORMS.items() if form.cast is None]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("form", FORMS)
+def test_answers_are_those_of_the_bundles_scorer(
+    client: httpx.Client, channel: grpc.Channel, bundle: Bundle, form: str, count: int
+) -> None:
+    way = FORMS[form]
+    rows = transactions(count, seed=count)
+    rows = way.cast(rows) if way.cast else rows
+    answer = way.ask(client, channel, rows)
+    expected = bundle.scorer.probabilities(rows)
+    exactly(answer["probability"], expected)
+    levels = bundle.scorer.alerts(expected)
+    assert list(answer) == list(DEFAULT_OUTPUTS) if "v1" not in form else set(answer) == set(DEFAULT_OUTPUTS)
+    assert answer["label"] == (expected >= bundle.scorer.thresholds.review).astype(int).tolist()
+    assert answer["alert"] == [ALERTS[level] for level in levels]
+    assert answer["id"] == [f"batch-{row}" for row in range(count)]
+
+
+@pytest.mark.parametrize("form", EXACT)
+def test_a_row_has_the_same_probability_in_every_protocol_and_batch(
+    client: httpx.Client, channel: grpc.Channel, bundle: Bundle, form: str
+) -> None:
+    rows = transactions(2_049, seed=5)
+    places = (0, 1, 31, 40, 1_023, 1_024, 2_048)
+    expected = [float(bundle.scorer.probabilities(rows[place : place + 1])[0]) for place in places]
+    for place, probability in zip(places, expected, strict=True):
+        exactly(FORMS[form].ask(client, channel, rows[place : place + 1])["probability"], [probability])
+    for count in (2, 33, 400, 1_025, 2_049):
+        batch = FORMS[form].ask(client, channel, rows[:count])["probability"]
+        inside = [place for place in places if place < count]
+        exactly([batch[place] for place in inside], expected[: len(inside)])
+
+
+def test_fp32_in_bytes_is_rounded_and_in_json_taken_as_written(
+    client: httpx.Client, channel: grpc.Channel, bundle: Bundle
+) -> None:
+    rows = transactions(50, seed=6)
+    rounded, written = bundle.scorer.probabilities(single(rows)), bundle.scorer.probabilities(rows)
+    assert np.abs(rounded / written - 1).max() > 1e-9
+    for form in ("binary FP32", "grpc raw FP32", "grpc typed FP32"):
+        exactly(FORMS[form].ask(client, channel, rows)["probability"], rounded)
+    exactly(FORMS["v2 named FP32"].ask(client, channel, rows)["probability"], written)
+
+
+def test_no_two_probabilities_are_the_same_by_accident(bundle: Bundle) -> None:
+    """Were rows or columns mixed up on the way, the tests above would see it."""
+    rows = transactions(10_000, seed=10_000)
+    probabilities = bundle.scorer.probabilities(rows)
+    assert len(set(probabilities.tolist())) == 10_000
+    assert len(set(bundle.scorer.alerts(probabilities).tolist())) == len(ALERTS)
+
+
+# What an answer says
+
+
+def test_every_answer_names_the_model_and_its_version_in_its_body(
+    client: httpx.Client, channel: grpc.Channel, bundle: Bundle
+) -> None:
+    for rows in (transactions(1), transactions(3)):
+        body, headers = binary(matrix(rows))
+        for response in (
+            client.post(PREDICT, json={"instances": rows.tolist()}),
+            client.post(EXPLAIN, json={"instances": rows.tolist()}),
+            client.post(INFER, json=v2(matrix(rows))),
+            client.post(INFER, content=body, headers=headers),
+            client.post(f"/v2/models/fraud/versions/{bundle.version}/infer", json=v2(matrix(rows))),
+        ):
+            assert response.headers["content-type"] == "application/json"
+            assert response.json()["model_version"] == bundle.version
+            assert response.json().get("model_name", "fraud") == "fraud"
+        for version in ("", bundle.version):
+            answer = infer(channel, infer_message(matrix(rows), version=version))
+            assert (answer.model_name, answer.model_version) == ("fraud", bundle.version)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_answer_has_a_header_with_the_models_version(
+    client: httpx.Client, bundle: Bundle, count: int
 ) -> None:
     rows = transactions(count)
-    answer = client.post(PREDICT, json=v1_requests(rows)[form]).json()
-    assert answer["model_version"] == bundle.version
-    expected = bundle.scorer.probabilities(rows)
-    levels = bundle.scorer.alerts(expected)
-    assert [set(p) for p in answer["predictions"]] == [{"id", "probability", "label", "alert"}] * count
-    np.testing.assert_allclose([p["probability"] for p in answer["predictions"]], expected, rtol=1e-12)
-    assert [p["alert"] for p in answer["predictions"]] == [ALERTS[level] for level in levels]
-    assert [p["label"] for p in answer["predictions"]] == (expected >= 0.05).astype(int).tolist()
-
-
-@pytest.mark.parametrize("form", ["flat", "nested", "columns", "columns of one", "named FP32"])
-def test_v2_outputs_are_those_of_the_bundles_scorer(client: httpx.Client, bundle: Bundle, form: str) -> None:
-    rows = transactions(150, seed=1)
-    answer = client.post(INFER, json=v2_requests(rows)[form] | {"id": "batch"}).json()
-    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("fraud", bundle.version, "batch")
-    kinds = [(output["name"], output["datatype"], output["shape"]) for output in answer["outputs"]]
-    assert kinds == [
-        ("probability", "FP64", [150]),
-        ("label", "INT64", [150]),
-        ("alert", "BYTES", [150]),
-        ("id", "BYTES", [150]),
-    ]
-    probability, label, alert, ids = (output["data"] for output in answer["outputs"])
-    np.testing.assert_allclose(probability, bundle.scorer.probabilities(rows), rtol=1e-12)
-    assert label == [int(name != "normal") for name in alert]
-    assert ids == [f"batch-{row}" for row in range(150)]
-
-
-def test_explain_gives_thirty_reasons_that_add_up_to_the_log_odds(client: httpx.Client, bundle: Bundle) -> None:
-    rows = transactions(3, seed=2)
-    predictions = client.post(EXPLAIN, json={"instances": rows.tolist()}).json()["predictions"]
-    typical = bundle.scorer.logits(np.array([bundle.scorer.typical]))[0]
-    for row, prediction in zip(rows, predictions, strict=True):
-        reasons = prediction["reasons"]
-        sizes = [abs(reason["contribution"]) for reason in reasons]
-        assert sizes == sorted(sizes, reverse=True)
-        assert {reason["feature"]: reason["value"] for reason in reasons} == dict(zip(INPUTS, row, strict=True))
-        logit = np.log(prediction["probability"] / (1 - prediction["probability"]))
-        assert typical + sum(r["contribution"] for r in reasons) == pytest.approx(logit, rel=1e-9)
-
-
-def test_v2_returns_only_the_outputs_that_were_asked_for(client: httpx.Client) -> None:
-    wanted = [{"name": "reasons"}, {"name": "label"}]
-    answer = client.post(INFER, json=v2(tensor(ROW), outputs=wanted)).json()
-    explained = client.post(EXPLAIN, json={"instances": [ROW]}).json()["predictions"][0]
-    assert [output["name"] for output in answer["outputs"]] == ["reasons", "label"]
-    assert json.loads(answer["outputs"][0]["data"][0]) == explained["reasons"]
-
-
-def test_an_integer_tensor_with_integers_is_scored(client: httpx.Client, bundle: Bundle) -> None:
-    row = [7200, *range(-14, 14), 3]
-    for datatype in ("INT8", "INT64"):
-        changes = {"Time": tensor([7200], [1], "Time", "UINT32")}
-        tensors = columns(np.array([row], dtype=float), **changes)
-        for name in tensors[1:]:
-            name["datatype"] = datatype
-            name["data"] = [int(value) for value in name["data"]]
-        answer = client.post(INFER, json=v2(*tensors)).json()
-        expected = bundle.scorer.probabilities(np.array([row], dtype=float))
-        np.testing.assert_allclose(answer["outputs"][0]["data"], expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("headers", "members", "expected"),
-    [
-        ({"Ce-Id": "event"}, {"id": "body"}, ["event-0", "own", "event-2"]),
-        ({}, {"id": "body"}, ["body-0", "own", "body-2"]),
-        ({"ce-id": "événement".encode()}, {}, ["événement-0", "own", "événement-2"]),
-    ],
-)
-def test_a_row_is_named_by_itself_or_by_header_body_and_index(
-    client: httpx.Client, headers: dict[str, Any], members: dict[str, Any], expected: list[str]
-) -> None:
-    document = {"instances": [NAMED, NAMED | {"id": "own"}, ROW], **members}
-    predictions = client.post(PREDICT, json=document, headers=headers).json()["predictions"]
-    assert [prediction["id"] for prediction in predictions] == expected
-
-
-def test_a_request_without_an_id_gets_a_fresh_one_each_time(client: httpx.Client) -> None:
-    ids = [client.post(PREDICT, json={"instances": [ROW]}).json()["predictions"][0]["id"] for _ in range(2)]
-    assert ids[0] != ids[1]
-    assert [len(row_id) for row_id in ids] == [38, 38]
-
-
-def test_v2_takes_ids_of_rows_and_returns_the_requests_own_id(client: httpx.Client) -> None:
-    ids = tensor(["a:1", "b:2"], [2], "id", "BYTES")
-    document = v2(ids, tensor([ROW, ROW], [2, 30]), id="mine")
-    answer = client.post(INFER, json=document, headers={"Ce-Id": "event"}).json()
-    assert answer["id"] == "mine"
-    assert answer["outputs"][3]["data"] == ["a:1", "b:2"]
-    del document["inputs"][0]
-    answer = client.post(INFER, json=document, headers={"Ce-Id": "event"}).json()
-    assert answer["outputs"][3]["data"] == ["event-0", "event-1"]
-
-
-def without(*names: str) -> dict[str, Any]:
-    return {name: value for name, value in NAMED.items() if name not in names}
-
-
-def changed(position: int, value: Any) -> list[Any]:
-    return [*ROW[:position], value, *ROW[position + 1 :]]
-
-
-def raw_row(position: int, text: str) -> bytes:
-    values = [repr(value) for value in ROW]
-    values[position] = text
-    return f'{{"instances": [[{", ".join(values)}]]}}'.encode()
-
-
-TWO = np.array([ROW, ROW])
-V1_MISTAKES: dict[str, tuple[Any, int, str]] = {
-    "an empty body": (b"", 400, "the body is not JSON"),
-    "a cut-off body": (b'{"instances": [[1, 2', 400, "the body is not JSON"),
-    "invalid UTF-8": (b'{"id": "\xff"}', 400, "not valid UTF-8"),
-    "NaN": (raw_row(3, "NaN"), 400, "the body is not JSON"),
-    "Infinity": (raw_row(3, "-Infinity"), 400, "the body is not JSON"),
-    "a number beyond double": (raw_row(3, "1e999"), 400, "infinity"),
-    "a list as body": ([ROW], 400, "the body must be a JSON object"),
-    "null as body": (b"null", 400, "the body must be a JSON object"),
-    "no instances": ({"rows": [ROW]}, 400, "instances: Field required"),
-    "instances not a list": ({"instances": NAMED}, 400, "instances: Input should be a valid list"),
-    "no rows": ({"instances": []}, 400, "instances: has no rows"),
-    "a row without values": ({"instances": [ROW, []]}, 400, "row 1: has 0 values, must have 30"),
-    "a row too short": ({"instances": [ROW, ROW[1:]]}, 400, "row 1: has 29 values, must have 30"),
-    "a row too long": ({"instances": [[*ROW, 1]]}, 400, "row 0: has 31 values, must have 30"),
-    "a number as row": ({"instances": [ROW, 5]}, 400, "row 1: 5 must be a list of 30 numbers"),
-    "a text as row": ({"instances": ["x" * 30]}, 400, "must be a list of 30 numbers"),
-    "null as row": ({"instances": [None]}, 400, "row 0: None must be a list of 30 numbers"),
-    "null": ({"instances": [ROW, changed(5, None)]}, 400, "row 1, V5: is null"),
-    "true": ({"instances": [changed(5, True)]}, 400, "row 0, V5: True is not a number"),
-    "a number as text": ({"instances": [changed(29, "12.5")]}, 400, "row 0, Amount: '12.5' is not a number"),
-    "a list as value": ({"instances": [changed(1, [1])]}, 400, "row 0, V1: [1] is not a number"),
-    "a deep value": (raw_row(2, "[" * 1000 + "]" * 1000), 400, "row 0, V2:"),
-    "too deep a value": (raw_row(2, "[" * 2000 + "]" * 2000), 400, "depth"),
-    "a huge integer": (raw_row(4, "9" * 300), 400, "row 0, V4: 1e+300 is beyond the limit"),
-    "a large number": ({"instances": [changed(4, -1e13)]}, 400, "row 0, V4: -1e+13 is beyond the limit"),
-    "a negative Amount": ({"instances": [changed(29, -0.01)]}, 400, "row 0, Amount: -0.01 is negative"),
-    "a negative Time": ({"instances": [ROW, changed(0, -1)]}, 400, "row 1, Time: -1 is negative"),
-    "a name missing": ({"instances": [NAMED, without("V7")]}, 400, "row 1, V7: is missing"),
-    "a name unknown": ({"instances": [NAMED | {"V29": 1}]}, 400, "row 0, 'V29': is not an input"),
-    "the label": ({"instances": [NAMED | {"Class": 1}]}, 400, "row 0, 'Class': is not an input"),
-    "another case": ({"instances": [without("Amount") | {"amount": 1}]}, 400, "row 0, Amount: is missing"),
-    "null by name": ({"instances": [NAMED | {"V7": None}]}, 400, "row 0, V7: is null"),
-    "a name twice": (
-        json.dumps({"instances": [NAMED]}).replace('"V7": 0.5', '"V7": 0.5, "V7": 9').encode(),
-        400,
-        "V7: is given more than once",
-    ),
-    "instances twice": (raw_row(1, "1")[:-1] + b', "instances": []}', 400, "instances: "),
-    "an id that is a number": ({"instances": [ROW, NAMED | {"id": 7}]}, 400, "row 1, id: must be a text"),
-    "an id that is null": ({"instances": [NAMED | {"id": None}]}, 400, "row 0, id: must be a text"),
-    "an empty id": ({"instances": [NAMED | {"id": ""}]}, 400, "row 0, id: has 0 characters"),
-    "too long an id": ({"instances": [NAMED | {"id": "x" * 257}]}, 400, "row 0, id: has 257 characters"),
-    "an id with a NUL": ({"instances": [NAMED | {"id": "a\0"}]}, 400, "row 0, id: has characters that"),
-    "an id twice": ({"instances": [NAMED | {"id": "a"}] * 2}, 400, "row 1, id: is that of row 0 too"),
-    "an id like a given one": (
-        {"id": "a", "instances": [NAMED | {"id": "a-1"}, ROW]},
-        400,
-        "row 1, id: is that of row 0 too",
-    ),
-    "a request id that is a number": ({"id": 7, "instances": [ROW]}, 400, "id: Input should be a valid string"),
-    "too long a request id": ({"id": "x" * 257, "instances": [ROW]}, 400, "id: has 257 characters"),
-    "too many rows": ({"instances": [[0]] * 10_001}, 413, "instances: has 10,001 rows, at most 10,000"),
-}
-V2_MISTAKES: dict[str, tuple[Any, int, str]] = {
-    "no inputs": ({"id": "x"}, 400, "inputs: Field required"),
-    "inputs empty": (v2(), 400, "inputs: List should have at least 1 item"),
-    "an input that is no object": ({"inputs": [ROW]}, 400, "inputs.0: Input should be"),
-    "a V1 request": ({"instances": [ROW]}, 400, "inputs: Field required"),
-    "no name": (v2({"shape": [1, 30], "datatype": "FP64", "data": ROW}), 400, "inputs.0.name: Field required"),
-    "an empty name": (v2(tensor(ROW, name="")), 400, "inputs.0.name: String should have at least 1"),
-    "no shape": (v2({"name": "x", "datatype": "FP64", "data": ROW}), 400, "inputs.0.shape: Field required"),
-    "no data": (v2({"name": "x", "shape": [1, 30], "datatype": "FP64"}), 400, "inputs.0.data: Field required"),
-    "data null": (v2(tensor(None)), 400, "inputs.0.data: Input should be a valid list"),
-    "a shape of three": (v2(tensor(ROW, [1, 1, 30])), 400, "inputs.0.shape: List should have at most 2"),
-    "a shape of texts": (v2(tensor(ROW, ["1", "30"])), 400, "inputs.0.shape.0: Input should be a valid integer"),
-    "a shape of booleans": (v2(tensor(ROW, [True, 30])), 400, "inputs.0.shape.0: Input should be a valid int"),
-    "a shape of one": (v2(tensor(ROW, [30])), 400, "transactions: has shape [30], must be [n, 30]"),
-    "a narrow shape": (v2(tensor(ROW[1:], [1, 29])), 400, "transactions: has shape [1, 29], must be [n, 30]"),
-    "a negative shape": (v2(tensor(ROW, [-1, 30])), 400, "transactions: has no rows"),
-    "no rows": (v2(tensor([], [0, 30])), 400, "transactions: has no rows"),
-    "fewer data than the shape": (v2(tensor(ROW, [2, 30])), 400, "has 30 values, its shape says 60"),
-    "more data than the shape": (v2(tensor(ROW * 2)), 400, "has 60 values, its shape says 30"),
-    "no data at all": (v2(tensor([])), 400, "has 0 values, its shape says 30"),
-    "a ragged tensor": (v2(tensor([ROW, ROW[1:]], [2, 30])), 400, "row 1, transactions: must be a list of 30"),
-    "an object among lists": (v2(tensor([ROW, NAMED], [2, 30])), 400, "row 1, transactions: must be a list of"),
-    "too deep a tensor": (v2(tensor([[ROW]], [1, 30])), 400, "row 0, transactions: must be a list of 30"),
-    "a huge shape": (v2(tensor(ROW, [2**62, 30])), 413, "rows, at most 10,000"),
-    "an overflowing shape": (v2(tensor(ROW, [1, 2**63])), 400, "must be [n, 30]"),
-    "a shape beyond 64 bits": (v2(tensor(ROW, [2**64, 30])), 400, "inputs.0.shape.0: Input should be a valid"),
-    "too many rows": (v2(tensor([0], [10_001, 30])), 413, "transactions: has 10,001 rows, at most 10,000"),
-    "booleans": (v2(tensor(ROW, datatype="BOOL")), 400, "transactions: has datatype BOOL, must be FP64"),
-    "bytes": (v2(tensor(ROW, datatype="BYTES")), 400, "transactions: has datatype BYTES, must be FP64"),
-    "half precision": (v2(tensor(ROW, datatype="FP16")), 400, "transactions: has datatype FP16"),
-    "a datatype that is a number": (v2(tensor(ROW, datatype=64)), 400, "inputs.0.datatype: Input should be"),
-    "null": (v2(tensor([*ROW, *changed(4, None)], [2, 30])), 400, "row 1, V4: is null"),
-    "true": (v2(tensor(changed(4, True))), 400, "row 0, V4: True is not a number"),
-    "a text": (v2(tensor(changed(4, "1"))), 400, "row 0, V4: '1' is not a number"),
-    "a negative Amount": (v2(tensor([ROW, changed(29, -5)], [2, 30])), 400, "row 1, Amount: -5 is negative"),
-    "a fraction in INT32": (v2(tensor(ROW, datatype="INT32")), 400, "row 0, Time: 3600.0 is not INT32"),
-    "a number too large for INT8": (
-        v2(tensor([[1] * 30, [1] * 29 + [128]], [2, 30], datatype="INT8")),
-        400,
-        "row 1, Amount: 128 is not INT8",
-    ),
-    "a negative number in UINT64": (
-        v2(tensor([*[1, -1] * 14, 1, 1], datatype="UINT64")),
-        400,
-        "row 0, V1: -1 is not UINT64",
-    ),
-    "a boolean in INT64": (v2(tensor([True] * 30, datatype="INT64")), 400, "row 0, Time: True is not a number"),
-    "a fraction in a column": (
-        v2(*columns(TWO, V3=tensor([1, 0.5], [2], "V3", "INT16"))),
-        400,
-        "row 1, V3: 0.5 is not INT16",
-    ),
-    "a column missing": (v2(*columns(TWO)[:-1]), 400, "Amount: is missing"),
-    "one column alone": (v2(columns(TWO)[0]), 400, "V1: is missing"),
-    "a column unknown": (v2(*columns(TWO)[:-1], tensor([1, 2], [2], "amount")), 400, "amount: is not an input"),
-    "a column too many": (v2(*columns(TWO, Class=tensor([0, 0], [2], "Class"))), 400, "Class: is not an input"),
-    "two tensors": (v2(tensor(ROW), tensor(ROW, name="more")), 400, "Time: is missing"),
-    "a tensor twice": (v2(tensor(ROW), tensor(ROW)), 400, "two tensors have the same name"),
-    "a column of other length": (
-        v2(*columns(TWO, V3=tensor([1], [1], "V3"))),
-        400,
-        "V3: has shape [1], must be [2] or [2, 1]",
-    ),
-    "a wide column": (v2(*columns(TWO, V3=tensor(ROW, [2, 15], "V3"))), 400, "V3: has shape [2, 15]"),
-    "null in a column": (v2(*columns(TWO, V3=tensor([1, None], [2], "V3"))), 400, "row 1, V3: is null"),
-    "ids alone": (v2(tensor(["a"], [1], "id", "BYTES")), 400, "Time: is missing"),
-    "ids of another type": (v2(tensor(ROW), tensor([1], [1], "id", "INT64")), 400, "id: has datatype INT64"),
-    "an id that is a number": (v2(tensor(ROW), tensor([1], [1], "id", "BYTES")), 400, "row 0, id: must be a text"),
-    "too few ids": (v2(tensor(ROW), tensor([], [0], "id", "BYTES")), 400, "id: has shape [0], must be [1]"),
-    "an id twice": (
-        v2(tensor([*ROW, *ROW], [2, 30]), tensor(["a", "a"], [2], "id", "BYTES")),
-        400,
-        "row 1, id: is that of row 0 too",
-    ),
-    "an unknown output": (v2(tensor(ROW), outputs=[{"name": "proba"}]), 400, "outputs.0.name: Input should be"),
-    "an output that is a text": (v2(tensor(ROW), outputs=["label"]), 400, "outputs.0: Input should be"),
-    "data twice": (
-        json.dumps(v2(tensor(ROW))).replace('"data"', '"data": [], "data"').encode(),
-        400,
-        "data: is given more than once",
-    ),
-    "a request id that is a list": (v2(tensor(ROW), id=["x"]), 400, "id: Input should be a valid string"),
-}
-MISTAKES = [
-    pytest.param(path, *mistake, id=f"{path[1:3]}, {name}")
-    for path, mistakes in ((PREDICT, V1_MISTAKES), (INFER, V2_MISTAKES))
-    for name, mistake in mistakes.items()
-]
-
-
-@pytest.mark.parametrize(("path", "body", "status", "message"), MISTAKES)
-def test_a_clients_mistake_is_named_in_a_4xx(
-    client: httpx.Client, path: str, body: Any, status: int, message: str
-) -> None:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    response = client.post(path, content=content, headers=JSON)
-    assert response.status_code == status, response.text
-    assert response.json().keys() == {"error"}
-    assert message in response.json()["error"]
-    assert len(response.text) < 1000
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "headers", "status", "message"),
-    [
-        ("GET", PREDICT, {}, 405, "takes POST alone"),
-        ("PUT", INFER, {}, 405, "takes POST alone"),
-        ("POST", "/v1/models/fraud", JSON, 405, "takes GET alone"),
-        ("POST", "/v1/models/other:predict", JSON, 404, "the model here is fraud"),
-        ("POST", "/v1/models/fraud:train", JSON, 404, "the model here is fraud"),
-        ("GET", "/v1/models/other", {}, 404, "the model here is fraud"),
-        ("POST", "/v2/models/other/infer", JSON, 404, "the model here is fraud"),
-        ("POST", "/v2/models/fraud/versions/1/infer", JSON, 404, "the model here is fraud"),
-        ("POST", "/v2/repository/models/fraud/unload", {}, 403, "repository is closed"),
-        ("POST", "/v2/repository/models/fraud/load", {}, 403, "repository is closed"),
-        ("POST", "/v2/repository/index", {}, 403, "repository is closed"),
-        ("POST", PREDICT, {"content-type": "text/csv"}, 415, "must be application/json"),
-        ("POST", INFER, {"content-type": "application/octet-stream"}, 415, "must be application/json"),
-        ("POST", PREDICT, JSON | {"content-encoding": "br"}, 415, "Content-Encoding: must be gzip"),
-        ("POST", PREDICT, JSON | {"content-encoding": "gzip"}, 400, "the body is not gzip"),
-        ("POST", PREDICT, JSON | {"ce-id": "x" * 257}, 400, "Ce-Id: has 257 characters"),
-    ],
-)
-def test_a_request_that_http_has_a_status_for_gets_it(
-    client: httpx.Client, method: str, path: str, headers: dict[str, str], status: int, message: str
-) -> None:
-    content = None if method == "GET" else json.dumps({"instances": [ROW]}).encode()
-    response = client.request(method, path, content=content, headers=headers)
-    assert response.status_code == status
-    assert message in response.json()["error"]
-    if status == 405:
-        assert response.headers["allow"] == message.split()[1]
-
-
-@pytest.mark.parametrize(
-    "headers", [{}, JSON, {"content-type": "Application/JSON; charset=utf-8"}, JSON | {"x-any": "1"}]
-)
-def test_json_is_taken_with_a_charset_and_without_a_type(client: httpx.Client, headers: dict[str, str]) -> None:
-    content = json.dumps({"instances": [ROW]}).encode()
-    assert client.post(PREDICT, content=content, headers=headers).status_code == 200
-
-
-def test_a_gzip_body_is_scored_like_its_content(client: httpx.Client) -> None:
-    content = json.dumps({"id": "z", "instances": [ROW]}).encode()
-    packed = client.post(PREDICT, content=gzip.compress(content), headers=JSON | {"content-encoding": "gzip"})
-    assert packed.json() == client.post(PREDICT, content=content, headers=JSON).json()
-
-
-@pytest.mark.parametrize("change", [lambda packed: packed[:-9], lambda packed: packed + b"x"])
-def test_a_gzip_body_that_is_not_whole_is_refused(client: httpx.Client, change: Any) -> None:
-    content = change(gzip.compress(json.dumps({"instances": [ROW]}).encode()))
-    response = client.post(PREDICT, content=content, headers=JSON | {"content-encoding": "gzip"})
-    assert (response.status_code, "cut off" in response.json()["error"]) == (400, True)
-
-
-def test_a_body_is_bounded_by_its_header_on_its_way_and_after_inflation(
-    client: httpx.Client, server: Server
-) -> None:
-    streamed = client.post(PREDICT, content=iter([b" " * MEBIBYTE] * 17), headers=JSON)
-    bomb = gzip.compress(b" " * (64 * MEBIBYTE))
-    inflated = client.post(PREDICT, content=bomb, headers=JSON | {"content-encoding": "gzip"})
-    with socket.create_connection((server.host, server.port), 10) as connection:
-        connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 17000000\r\n\r\n".encode())
-        announced = ""
-        while not announced.endswith("}"):
-            announced += connection.recv(4096).decode()
-    for status, text in [
-        (streamed.status_code, streamed.text),
-        (inflated.status_code, inflated.text),
-        (int(announced.split()[1]), announced),
-    ]:
-        assert status == 413
-        assert "more than 16,777,216 bytes" in text
-
-
-def test_the_largest_request_is_scored_in_full(client: httpx.Client, bundle: Bundle) -> None:
-    rows = transactions(10_000, seed=3)
-    predictions = client.post(PREDICT, json={"instances": rows.tolist()}).json()["predictions"]
-    served = [prediction["probability"] for prediction in predictions]
-    np.testing.assert_allclose(served, bundle.scorer.probabilities(rows), rtol=1e-12)
-
-
-def test_readiness_metadata_and_kserves_own_paths_answer(client: httpx.Client, bundle: Bundle) -> None:
-    ready = {"name": "fraud", "ready": True, "model_version": bundle.version}
-    versioned = f"/v2/models/fraud/versions/{bundle.version}"
-    for path in ("/v1/models/fraud", "/v2/models/fraud/ready", "/v2/health/ready", f"{versioned}/ready"):
-        assert client.get(path).json() == ready
-    metadata = client.get("/v2/models/fraud").json()
-    assert metadata == client.get(versioned).json()
-    assert (metadata["name"], metadata["versions"]) == ("fraud", [bundle.version])
-    assert metadata["inputs"][0] == {"name": "transactions", "datatype": "FP64", "shape": [-1, 30]}
-    assert metadata["parameters"]["columns"].split(",") == list(INPUTS)
-    assert client.get("/v1/models").json() == {"models": ["fraud"]}
-    assert client.get("/v2/models").json() == {"models": ["fraud"]}
-    assert client.get("/v2/health/live").json() == {"live": True}
-    assert client.get("/v2").json()["name"] == "kserve"
-    assert client.get("/openapi.json").status_code == 200
-
-
-def test_every_answer_of_the_model_names_its_version(client: httpx.Client, bundle: Bundle) -> None:
-    for response in (client.get("/v1/models/fraud"), client.post(PREDICT, json={}), client.get(INFER)):
+    body, headers = binary(matrix(rows), **ALL_BINARY)
+    for response in (
+        client.get("/v1/models/fraud"),
+        client.get("/v1/models"),
+        client.get("/nowhere"),
+        client.get(INFER),
+        client.post(PREDICT, json={}),
+        client.post(EXPLAIN, json={"instances": rows.tolist()}),
+        client.post(PREDICT, json={"instances": rows.tolist()}),
+        client.post(INFER, json=v2(matrix(rows))),
+        client.post(INFER, content=body, headers=headers),
+    ):
         assert response.headers["x-model-version"] == bundle.version
 
 
-def test_kserves_metrics_count_the_requests_that_were_scored(client: httpx.Client) -> None:
-    def scored() -> float:
-        lines = client.get("/metrics").text.splitlines()
-        name = 'request_predict_seconds_count{model_name="fraud"} '
-        return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
-
-    before = scored()
-    client.post(PREDICT, json={"instances": [ROW]})
-    client.post(PREDICT, json={"instances": []})
-    assert scored() == before + 1
+def test_a_v1_answer_has_predictions_and_a_version_and_nothing_else(client: httpx.Client) -> None:
+    answer = client.post(PREDICT, json={"instances": [ROW, NAMED]}).json()
+    assert answer.keys() == {"predictions", "model_version"}
+    assert [list(row) for row in answer["predictions"]] == [["id", "probability", "label", "alert"]] * 2
 
 
-def test_headers_of_a_request_are_never_echoed(client: httpx.Client) -> None:
-    secret = {"authorization": "Bearer s3cret", "x-request-id": "s3cret"}
-    for path, document in ((EXPLAIN, {"instances": [ROW]}), (PREDICT, {}), (INFER, v2(tensor(ROW)))):
-        response = client.post(path, json=document, headers=secret)
-        assert "s3cret" not in response.text + str(response.headers)
+def test_an_answer_in_bytes_says_where_its_json_ends(client: httpx.Client) -> None:
+    response = client.post(INFER, json=v2(tensor(ROW), **ALL_BINARY))
+    assert response.headers["content-type"] == "application/octet-stream"
+    document = json.loads(response.content[: int(response.headers[LENGTH])])
+    sizes = [output["parameters"]["binary_data_size"] for output in document["outputs"]]
+    assert all("data" not in output for output in document["outputs"])
+    assert int(response.headers[LENGTH]) + sum(sizes) == len(response.content)
 
 
-def test_kserves_own_client_talks_v1_to_it(server: Server, bundle: Bundle) -> None:
-    async def talk() -> tuple[bool, dict[str, Any], dict[str, Any]]:
-        async with InferenceRESTClient(RESTConfig(protocol=PredictorProtocol.REST_V1)) as kserve:
-            document = {"instances": [ROW]}
-            return (
-                await kserve.is_model_ready(server.url, "fraud"),
-                await kserve.infer(server.url, document, model_name="fraud"),
-                await kserve.explain(server.url, "fraud", document),
-            )
-
-    ready, answer, explained = asyncio.run(talk())
-    assert ready
-    assert answer["model_version"] == bundle.version
-    assert len(explained["predictions"][0]["reasons"]) == 30
+IDS = [
+    pytest.param("event", "body", ["event-0", "own", "event-2"], "body", id="header and body"),
+    pytest.param(None, "body", ["body-0", "own", "body-2"], "body", id="body"),
+    pytest.param("event", None, ["event-0", "own", "event-2"], "event", id="header"),
+    pytest.param("event", "", ["event-0", "own", "event-2"], "event", id="an empty one in the body"),
+    pytest.param("", "body", ["body-0", "own", "body-2"], "body", id="an empty header"),
+]
 
 
-def test_kserves_own_client_talks_v2_to_it(server: Server, bundle: Bundle) -> None:
-    rows = transactions(4)
-    tensor = InferInput("transactions", list(rows.shape), "FP64")
-    tensor.set_data_from_numpy(rows, binary_data=False)
-
-    async def talk() -> Any:
-        async with InferenceRESTClient(RESTConfig(protocol=PredictorProtocol.REST_V2)) as kserve:
-            assert await kserve.is_server_live(server.url)
-            assert await kserve.is_server_ready(server.url)
-            assert await kserve.is_model_ready(server.url, "fraud")
-            return await kserve.infer(server.url, InferRequest("fraud", [tensor], "mine"), "fraud")
-
-    answer = asyncio.run(talk())
-    outputs = {output.name: output.data for output in answer.outputs}
-    np.testing.assert_allclose(outputs["probability"], bundle.scorer.probabilities(rows), rtol=1e-12)
-    assert outputs["id"] == [f"mine-{row}" for row in range(4)]
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
-def test_curl_gets_an_answer_with_one_line(server: Server) -> None:
-    data = json.dumps({"id": "tx", "instances": [ROW]})
-    line = ["curl", "-sf", "-d", data, server.url + PREDICT]
-    answer = json.loads(subprocess.run(line, check=True, capture_output=True, timeout=30).stdout)
-    assert answer["predictions"][0]["id"] == "tx-0"
-
-
-def test_the_server_listens_on_loopback_and_logs_nothing_but_its_start(server: Server) -> None:
-    lines = [json.loads(line) for line in server.stderr.read_text().splitlines()]
-    assert [(line["event"], line["host"]) for line in lines] == [("predictor started", "127.0.0.1")]
-
-
-def test_sigterm_lets_a_request_that_has_begun_finish(bundle: Bundle, tmp_path: Path) -> None:
-    server = start(bundle.path, tmp_path, "--model_name", "fraud", "--workers", "1", "--enable_grpc", "false")
-    body = json.dumps({"instances": [ROW]}).encode()
-    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    with socket.create_connection((server.host, server.port), 30) as connection:
-        connection.sendall(head + body[:20])
-        time.sleep(0.3)
-        os.kill(server.process.pid, signal.SIGTERM)
-        time.sleep(0.5)
-        connection.sendall(body[20:])
-        answer = connection.recv(65536).decode()
-    assert answer.startswith("HTTP/1.1 200")
-    assert server.process.wait(30) == 0
-    events = [json.loads(line)["event"] for line in server.stderr.read_text().splitlines()]
-    assert events == ["predictor started", "predictor stopped"]
-
-
-def refusal(directory: Path, *options: str) -> tuple[int, str]:
-    """The exit code and the one line of a predictor that does not start."""
-    done = subprocess.run(command(directory, *options), capture_output=True, text=True, timeout=60)
-    [line] = done.stderr.splitlines()
-    return done.returncode, line
-
-
-def test_a_damaged_bundle_is_not_served(bundle: Bundle, tmp_path: Path) -> None:
-    copy = tmp_path / "bundle"
-    shutil.copytree(bundle.path, copy)
-    with (copy / "scorer.json").open("a") as file:
-        file.write(" ")
-    code, line = refusal(copy)
-    assert code == 1
-    assert line == f"predictor: {copy}: scorer.json is not what the manifest says; do not use this bundle"
-
-
-def test_an_address_that_is_taken_is_said_in_one_line(bundle: Bundle, server: Server) -> None:
-    code, line = refusal(bundle.path, "--http_port", str(server.port))
-    assert code == 1
-    assert line.startswith(f"predictor: cannot listen on 127.0.0.1, port {server.port}: ")
-
-
-def test_more_than_one_worker_is_refused_as_wrong_use(bundle: Bundle) -> None:
-    assert refusal(bundle.path, "--workers", "2") == (
-        2,
-        "predictor: --workers: this server has one worker; run more replicas instead",
-    )
-
-
-def test_serving_a_request_imports_no_scikit_learn(bundle: Bundle) -> None:
-    program = f"""
-import asyncio, pathlib, sys
-import httpx
-import serving.predictor.__main__
-from fraudkit import bundle
-from fraudkit.settings import ServingSettings
-from serving.predictor.app import Predictor, kserve_app
-from serving.predictor.model import FraudModel
-
-async def main():
-    model = FraudModel(bundle.load(pathlib.Path({str(bundle.path)!r})))
-    app = Predictor(model, kserve_app(model), ServingSettings())
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
-        assert (await client.post({EXPLAIN!r}, json={{"instances": [{ROW}]}})).status_code == 200
-        assert (await client.get("/v1/models")).json() == {{"models": ["fraud"]}}
-
-asyncio.run(main())
-print([name for name in ("sklearn", "scipy", "skops", "mlflow") if name in sys.modules])
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_a_model_that_is_not_ready_says_so_with_503(bundle: Bundle) -> None:
-    model = FraudModel(bundle)
-    app = Predictor(model, Starlette(), ServingSettings())
-    model.stop()
-    assert call(app, PREDICT, json.dumps({"instances": [ROW]}).encode())[0] == 503
-
-
-def test_an_unexpected_error_tells_the_log_and_not_the_client(
-    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("header", "own", "expected", "_"), IDS)
+@pytest.mark.parametrize("size", [0, 2_048])
+def test_a_v1_row_is_named_by_itself_or_by_header_body_and_number(
+    client: httpx.Client, header: str | None, own: str | None, expected: list[str], _: str, size: int
 ) -> None:
-    class Broken(FraudModel):
-        def score(self, rows: FloatArray, *, explain: bool) -> Any:
-            raise RuntimeError(f"inner secret of {len(rows)} rows, {explain}")
-
-    app = Predictor(Broken(bundle), Starlette(), ServingSettings())
-    status, answer = call(app, PREDICT, json.dumps({"instances": [ROW]}).encode())
-    assert (status, answer["error"], answer.keys()) == (500, "internal error", {"error", "id"})
-    logged = capsys.readouterr().out
-    assert answer["id"] in logged
-    assert "inner secret" in logged
+    document = {"instances": [NAMED, NAMED | {"id": "own"}, ROW]} | ({} if own is None else {"id": own})
+    headers = JSON | ({} if header is None else {"Ce-Id": header})
+    response = client.post(PREDICT, content=json.dumps(document) + " " * size, headers=headers)
+    assert read_v1(response.json())["id"] == expected
 
 
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-    | st.sampled_from(["id", "FP64", "INT8", "BYTES", "V1", "Time", *OUTPUTS]),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(["id", "name", "data", "shape", "V1", "instances", "inputs", "x"]), inner
-        )
-    ),
-    max_leaves=20,
-)
+@pytest.mark.parametrize(("header", "own", "expected", "repeated"), IDS)
+def test_a_v2_row_is_named_by_header_body_and_number_and_the_requests_own_id_is_repeated(
+    client: httpx.Client,
+    channel: grpc.Channel,
+    header: str | None,
+    own: str | None,
+    expected: list[str],
+    repeated: str,
+) -> None:
+    rows, named = matrix(transactions(3)), [name.replace("own", f"{expected[0][:-2]}-1") for name in expected]
+    members: dict[str, Any] = {} if own is None else {"id": own}
+    headers = {} if header is None else {"Ce-Id": header}
+    body, octets = binary(rows, **members)
+    for content, media in ((json.dumps(v2(rows, **members)).encode(), JSON), (body, octets)):
+        response = client.post(INFER, content=content, headers=media | headers)
+        assert read_v2(response.content, response.headers)["id"] == named
+        assert response.json()["id"] == repeated
+    metadata = () if header is None else (("ce-id", header),)
+    answer = infer(channel, infer_message(rows, **members), metadata=metadata)
+    assert (read_message(answer)["id"], answer.id) == (named, repeated)
 
 
-@st.composite
-def damaged(draw: st.DrawFn, documents: list[dict[str, Any]]) -> Any:
-    """A sound request in which some parts are replaced, removed or repeated."""
-    document = json.loads(json.dumps(draw(st.sampled_from(documents))))
-    for _ in range(draw(st.integers(0, 3))):
-        place: Any = document
-        while True:
-            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
-            if not keys:
-                break
-            key = draw(st.sampled_from(keys))
-            if isinstance(place[key], dict | list) and draw(st.booleans()):
-                place = place[key]
-                continue
-            if draw(st.booleans()):
-                place[key] = draw(VALUES)
-            else:
-                del place[key]
-            break
-    return document
+def test_v2_takes_the_ids_of_rows_in_every_form(client: httpx.Client, channel: grpc.Channel) -> None:
+    rows, texts = matrix(transactions(40)), [f"tx:{row}:é" for row in range(40)]
+    column = tensor([[text] for text in texts], [40, 1], "id", "BYTES")
+    for tensors in ((ids(*texts), rows), (rows, ids(*texts)), (column, rows)):
+        assert read_v2(client.post(INFER, json=v2(*tensors)).content, {})["id"] == texts
+    for as_json in (True, False):
+        body, headers = binary(ids(*texts) | {"json": as_json}, rows, **ALL_BINARY)
+        response = client.post(INFER, content=body, headers=headers)
+        assert read_v2(response.content, response.headers)["id"] == texts
+    for raw in (True, False):
+        assert read_message(infer(channel, infer_message(rows, ids(*texts), raw=raw)))["id"] == texts
 
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-SOUND = [*v1_requests(TWO).values(), *v2_requests(TWO).values()]
-SOUND += [{"instances": [NAMED | {"id": "a"}, ROW], "id": "b"}]
-SOUND += [v2(tensor([1] * 30, datatype="UINT8"), tensor(["a"], [1], "id", "BYTES"), outputs=[{"name": "id"}])]
-
-
-def check_answer(status: int, answer: dict[str, Any]) -> None:
-    assert status in (200, 400, 413)
-    assert answer.keys() == {"error"} if status != 200 else "error" not in answer
-    for prediction in answer.get("predictions", ()):
-        assert 0 <= prediction["probability"] <= 1
-
-
-@FUZZ
-@given(document=damaged(SOUND) | VALUES, path=st.sampled_from([PREDICT, EXPLAIN, INFER]))
-def test_no_json_gives_a_server_error(app: Predictor, document: Any, path: str) -> None:
-    check_answer(*call(app, path, json.dumps(document).encode()))
-
-
-@FUZZ
-@given(body=st.binary(max_size=200), path=st.sampled_from([PREDICT, INFER]))
-def test_no_bytes_give_a_server_error(app: Predictor, body: bytes, path: str) -> None:
-    check_answer(*call(app, path, body))
-
-
-def test_a_large_request_is_answered_in_a_thread_and_like_a_small_one(app: Predictor, bundle: Bundle) -> None:
-    rows = transactions(400, seed=4)
-    body = json.dumps({"instances": rows.tolist()}).encode()
-    assert len(body) > INLINE_BYTES
-    status, answer = call(app, PREDICT, body)
-    assert status == 200
-    served = [prediction["probability"] for prediction in answer["predictions"]]
-    np.testing.assert_allclose(served, bundle.scorer.probabilities(rows), rtol=1e-12)
-
-
-def test_an_explanation_has_a_bound_of_its_own(client: httpx.Client) -> None:
-    rows = [ROW] * 1_001
-    refused = client.post(EXPLAIN, json={"instances": rows})
-    assert (refused.status_code, refused.json()["error"]) == (
-        413,
-        "instances: has 1,001 rows, at most 1,000 fit in one request",
-    )
-    tensor = {"name": "t", "shape": [1_001, 30], "datatype": "FP64", "data": rows}
-    asked = client.post(INFER, json={"inputs": [tensor], "outputs": [{"name": "reasons"}]})
-    assert asked.status_code == 413
-    assert client.post(EXPLAIN, json={"instances": rows[:1_000]}).status_code == 200
-    assert client.post(PREDICT, json={"instances": rows}).status_code == 200
+def test_a_header_id_may_have_any_script(client: httpx.Client) -> None:
+    headers = JSON | {"Ce-Id": "événement".encode()}
+    response = client.post(PREDICT, content=json.dumps({"instances": [ROW]}), headers=headers)  # type: ignore[arg-type]
+    assert read_v1(response.json())["id"] == ["événement-0"]
 
 
 def test_a_ce_id_that_is_not_utf_8_is_refused(client: httpx.Client) -> None:
@@ -772,26 +367,749 @@ def test_a_ce_id_that_is_not_utf_8_is_refused(client: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "Ce-Id: must be UTF-8")
 
 
-def test_a_body_that_does_not_arrive_is_cut_off(bundle: Bundle) -> None:
+def test_a_request_without_an_id_gets_a_fresh_uuid_each_time(client: httpx.Client, channel: grpc.Channel) -> None:
+    found = [client.post(PREDICT, json={"instances": [ROW]}).json()["predictions"][0]["id"] for _ in range(2)]
+    found += [read_v2(client.post(INFER, json=v2(tensor(ROW))).content, {})["id"][0] for _ in range(2)]
+    found += [read_message(infer(channel, infer_message(tensor(ROW))))["id"][0] for _ in range(2)]
+    assert len(set(found)) == 6
+    for row_id in found:
+        parsed = uuid.UUID(row_id.removesuffix("-0"))
+        assert (parsed.version, parsed.variant, f"{parsed}-0") == (4, uuid.RFC_4122, row_id)
+
+
+def test_a_request_may_name_rows_up_to_the_longest_id(client: httpx.Client) -> None:
+    document = {"id": "r" * 256, "instances": [NAMED | {"id": "x" * 256}, NAMED]}
+    assert read_v1(client.post(PREDICT, json=document).json())["id"] == ["x" * 256, "r" * 256 + "-1"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (["label"], ["label"]),
+        (["reasons", "label"], ["reasons", "label"]),
+        (["id", "id", "probability"], ["id", "probability"]),
+        (["probability", "label", "alert", "id", "reasons"], list(OUTPUTS)),
+        ([], list(DEFAULT_OUTPUTS)),
+    ],
+)
+def test_v2_returns_the_outputs_that_were_asked_for_in_that_order(
+    client: httpx.Client, channel: grpc.Channel, asked: list[str], expected: list[str]
+) -> None:
+    rows, named = matrix(transactions(3)), [{"name": name} for name in asked]
+    explained = read_v1(client.post(EXPLAIN, json={"instances": rows["data"], "id": "x"}).json())
+    body, headers = binary(rows, id="x", outputs=named, **ALL_BINARY)
+    responses = [
+        client.post(INFER, json=v2(rows, id="x", outputs=named)),
+        client.post(INFER, content=body, headers=headers),
+    ]
+    answers = [read_v2(response.content, response.headers) for response in responses]
+    messages = [infer_message(rows, raw=raw, id="x", outputs=asked) for raw in (True, False)]
+    answers += [read_message(infer(channel, message)) for message in messages]
+    for answer in answers:
+        assert list(answer) == expected
+        if "reasons" in answer:
+            answer["reasons"] = [json.loads(text) for text in answer["reasons"]]
+        assert answer == {name: explained[name] for name in expected}
+
+
+@pytest.mark.parametrize("count", [1, 3, 1_000])
+def test_explain_gives_thirty_reasons_that_add_up_to_the_log_odds(
+    client: httpx.Client, bundle: Bundle, count: int
+) -> None:
+    rows = transactions(count, seed=2)
+    predictions = client.post(EXPLAIN, json={"instances": rows.tolist()}).json()["predictions"]
+    typical = bundle.scorer.logits(np.array([bundle.scorer.typical]))[0]
+    values = dict(zip(INPUTS, bundle.scorer.typical, strict=True))
+    exactly([prediction["probability"] for prediction in predictions], bundle.scorer.probabilities(rows))
+    for row, prediction in zip(rows, predictions, strict=True):
+        reasons = prediction["reasons"]
+        assert list(reasons[0]) == ["feature", "contribution", "value", "typical"]
+        sizes = [abs(reason["contribution"]) for reason in reasons]
+        assert sizes == sorted(sizes, reverse=True)
+        assert {reason["feature"]: reason["value"] for reason in reasons} == dict(zip(INPUTS, row, strict=True))
+        assert {reason["feature"]: reason["typical"] for reason in reasons} == values
+        logit = np.log(prediction["probability"] / (1 - prediction["probability"]))
+        assert typical + sum(r["contribution"] for r in reasons) == pytest.approx(logit, rel=1e-9)
+
+
+def test_the_same_probability_is_predicted_and_explained(client: httpx.Client) -> None:
+    rows = transactions(40, seed=9)
+    for batch in (rows, rows[:1]):
+        document = {"instances": batch.tolist(), "id": "x"}
+        predicted, explained = (read_v1(client.post(path, json=document).json()) for path in (PREDICT, EXPLAIN))
+        del explained["reasons"]
+        assert predicted == explained
+
+
+def test_headers_of_a_request_are_never_echoed(client: httpx.Client, channel: grpc.Channel) -> None:
+    secret = {"authorization": "Bearer s3cret", "x-request-id": "s3cret", "cookie": "s3cret"}
+    for path, document in ((EXPLAIN, {"instances": [ROW]}), (PREDICT, {}), (INFER, v2(tensor(ROW))), ("/x", {})):
+        response = client.post(path, json=document, headers=secret)
+        assert "s3cret" not in response.text + str(response.headers)
+    call: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    content = infer_message(tensor(ROW)).SerializeToString()
+    answer, made = call.with_call(
+        content, metadata=[("authorization", "Bearer s3cret"), ("x-request-id", "s3cret")]
+    )
+    metadata = [*made.initial_metadata(), *made.trailing_metadata()]
+    assert "s3cret" not in str(pb.ModelInferResponse.FromString(answer)) + str(metadata)
+
+
+# Readiness, metadata and what else is at a path
+
+
+def test_the_model_is_ready_at_every_path_that_says_so(
+    client: httpx.Client, channel: grpc.Channel, bundle: Bundle
+) -> None:
+    ready = {"name": "fraud", "ready": True, "model_version": bundle.version}
+    versioned = f"/v2/models/fraud/versions/{bundle.version}/ready"
+    for path in ("/v1/models/fraud", "/v2/models/fraud/ready", "/v2/health/ready", versioned):
+        assert client.get(path).json() == ready
+    assert unary(channel, "ServerLive", b"", pb.ServerLiveResponse).live
+    assert unary(channel, "ServerReady", b"", pb.ServerReadyResponse).ready
+    for version in ("", bundle.version):
+        asked = pb.ModelReadyRequest(name="fraud", version=version)
+        assert unary(channel, "ModelReady", asked, pb.ModelReadyResponse).ready
+
+
+def test_kserves_own_paths_answer(client: httpx.Client) -> None:
+    assert client.get("/").json() == {"status": "alive"}
+    assert client.get("/v1/models").json() == {"models": ["fraud"]}
+    assert client.get("/v2/models").json() == {"models": ["fraud"]}
+    assert client.get("/v2/health/live").json() == {"live": True}
+
+
+def test_the_metadata_are_the_same_over_http_and_grpc(
+    client: httpx.Client, channel: grpc.Channel, bundle: Bundle
+) -> None:
+    metadata = client.get("/v2/models/fraud").json()
+    assert metadata == client.get(f"/v2/models/fraud/versions/{bundle.version}").json()
+    assert metadata == {
+        "name": "fraud",
+        "versions": [bundle.version],
+        "platform": "fraudkit_linear",
+        "inputs": [
+            {"name": "transactions", "datatype": "FP64", "shape": [-1, 30]},
+            {"name": "id", "datatype": "BYTES", "shape": [-1]},
+        ],
+        "outputs": [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in OUTPUTS.items()],
+    }
+    for version in ("", bundle.version):
+        asked = pb.ModelMetadataRequest(name="fraud", version=version)
+        message = unary(channel, "ModelMetadata", asked, pb.ModelMetadataResponse)
+        document = MessageToDict(message, preserving_proto_field_name=True)
+        for given in document["inputs"] + document["outputs"]:
+            given["shape"] = [int(size) for size in given["shape"]]
+        assert document == metadata
+    server = client.get("/v2").json()
+    assert (server["name"], server["extensions"]) == ("fraud-platform", ["binary_tensor_data"])
+    message = unary(channel, "ServerMetadata", b"", pb.ServerMetadataResponse)
+    assert MessageToDict(message) == server == json.loads(orjson.dumps(server_info()))
+
+
+V1_PATHS = ("/v1/models", "/v1/models/fraud")
+V2_PATHS = (
+    "/v2",
+    "/v2/models",
+    "/v2/models/fraud",
+    "/v2/models/fraud/ready",
+    "/v2/health/live",
+    "/v2/health/ready",
+)
+
+
+@pytest.mark.parametrize("path", ["/", *V1_PATHS, *V2_PATHS, "/metrics", "/openapi.json"])
+def test_head_is_answered_where_get_is_and_has_no_body(client: httpx.Client, path: str) -> None:
+    got, asked = client.get(path), client.head(path)
+    assert (got.status_code, asked.status_code, asked.content) == (200, 200, b"")
+    assert asked.headers["content-type"] == got.headers["content-type"]
+    if path != "/metrics":
+        assert asked.headers["content-length"] == str(len(got.content))
+
+
+def test_the_openapi_document_names_the_paths_of_the_model(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.")
+    assert {PREDICT, EXPLAIN, INFER, "/v2/models/fraud"} <= document["paths"].keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "message"),
+    [
+        ("GET", PREDICT, {}, 405, "takes POST alone"),
+        ("HEAD", EXPLAIN, {}, 405, ""),
+        ("PUT", INFER, {}, 405, "takes POST alone"),
+        ("OPTIONS", INFER, {}, 405, "takes POST alone"),
+        ("POST", "/v1/models/fraud", JSON, 405, "takes GET, HEAD alone"),
+        ("POST", "/v2/models/fraud", JSON, 405, "takes GET, HEAD alone"),
+        ("POST", "/v2/models/fraud/ready", JSON, 405, "takes GET, HEAD alone"),
+        ("POST", "/v1/models", JSON, 405, "takes GET, HEAD alone"),
+        ("POST", "/metrics", JSON, 405, "takes GET, HEAD alone"),
+        ("DELETE", "/", {}, 405, "takes GET, HEAD alone"),
+        ("POST", "/openapi.json", JSON, 405, "takes GET, HEAD alone"),
+        ("POST", "/v1/models/other:predict", JSON, 404, "the model here is fraud"),
+        ("POST", "/v1/models/fraud:train", JSON, 404, "the model here is fraud"),
+        ("GET", "/v1/models/other", {}, 404, "the model here is fraud"),
+        ("POST", "/v2/models/other/infer", JSON, 404, "the model here is fraud"),
+        ("POST", "/v2/models/fraud/versions/1/infer", JSON, 404, "the model here is fraud"),
+        ("GET", "/v2/models/fraud/versions/1", {}, 404, "the model here is fraud"),
+        ("GET", "/v2/models/fraud/stats", {}, 404, "the model here is fraud"),
+        ("GET", "/docs", {}, 404, "there is no such path"),
+        ("POST", f"{PREDICT}/", JSON, 404, "there is no such path"),
+        ("POST", "/v2/repository/models/fraud/unload", {}, 403, "repository is closed"),
+        ("POST", "/v2/repository/models/fraud/load", {}, 403, "repository is closed"),
+        ("POST", "/v2/repository/index", {}, 403, "repository is closed"),
+        ("GET", "/v2/repository/index", {}, 403, "repository is closed"),
+        ("POST", PREDICT, {"content-type": "text/csv"}, 415, "must be application/json"),
+        ("POST", PREDICT, BINARY, 415, "must be application/json"),
+        ("POST", INFER, BINARY, 415, "must be application/json"),
+        ("POST", INFER, {"content-type": "multipart/form-data; boundary=x"}, 415, "must be application/json"),
+        ("POST", INFER, {"content-type": ""}, 415, "must be application/json"),
+        ("POST", PREDICT, JSON | {"content-encoding": "br"}, 415, "Content-Encoding: must be gzip"),
+        ("POST", PREDICT, JSON | {"content-encoding": "gzip, gzip"}, 415, "Content-Encoding: must be gzip"),
+        ("POST", PREDICT, JSON | {"content-encoding": "gzip"}, 400, "the body is not gzip"),
+        ("POST", PREDICT, JSON | {"content-encoding": "deflate"}, 400, "the body is not deflate"),
+        ("POST", PREDICT, JSON | {"ce-id": "x" * 257}, 400, "Ce-Id: has 257 characters"),
+        ("POST", INFER, JSON | {"ce-id": "a\tb"}, 400, "Ce-Id: has characters that cannot be printed"),
+    ],
+)
+def test_a_request_that_http_has_a_status_for_gets_it(
+    client: httpx.Client, method: str, path: str, headers: dict[str, str], status: int, message: str
+) -> None:
+    content = None if method in ("GET", "HEAD") else json.dumps({"instances": [ROW]}).encode()
+    response = client.request(method, path, content=content, headers=headers)
+    assert response.status_code == status
+    if message:
+        assert message in response.json()["error"]
+    if status == 405:
+        assert response.headers["allow"] in ("POST", "GET, HEAD")
+        assert f"takes {response.headers['allow']} alone" in (response.text or "takes POST alone")
+
+
+def test_the_repository_is_closed_over_grpc_too(channel: grpc.Channel) -> None:
+    for method in ("RepositoryModelLoad", "RepositoryModelUnload"):
+        code, message = grpc_refusal(channel, pb.RepositoryModelLoadRequest(model_name="fraud"), method)
+        assert code is grpc.StatusCode.PERMISSION_DENIED
+        assert "the model repository is closed" in message
+    assert unary(channel, "ModelReady", pb.ModelReadyRequest(name="fraud"), pb.ModelReadyResponse).ready
+
+
+# Bodies
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        JSON,
+        {"content-type": "Application/JSON; charset=utf-8"},
+        {"content-type": "application/x-www-form-urlencoded"},
+        JSON | {"x-any": "1"},
+        JSON | {"content-encoding": "identity"},
+    ],
+)
+def test_json_is_taken_with_a_charset_and_without_a_type(client: httpx.Client, headers: dict[str, str]) -> None:
+    content = json.dumps({"instances": [ROW]}).encode()
+    assert client.post(PREDICT, content=content, headers=headers).status_code == 200
+
+
+PACKED = [pytest.param("gzip", gzip.compress, id="gzip"), pytest.param("deflate", zlib.compress, id="deflate")]
+
+
+@pytest.mark.parametrize(("encoding", "pack"), PACKED)
+@pytest.mark.parametrize("count", [1, 40, 3_000])
+def test_a_packed_body_is_scored_like_its_content(
+    client: httpx.Client, encoding: str, pack: Callable[[bytes], bytes], count: int
+) -> None:
+    rows = transactions(count, seed=11)
+    body, octets = binary(matrix(rows), id="z")
+    for path, content, headers in (
+        (PREDICT, orjson.dumps({"id": "z", "instances": rows.tolist()}), JSON),
+        (INFER, orjson.dumps(v2(matrix(rows), id="z")), JSON),
+        (INFER, body, octets),
+    ):
+        answer = client.post(path, content=pack(content), headers=headers | {"content-encoding": encoding})
+        assert answer.raise_for_status().json() == client.post(path, content=content, headers=headers).json()
+
+
+@pytest.mark.parametrize(("encoding", "pack"), PACKED)
+@pytest.mark.parametrize(
+    "change", [lambda packed: packed[:-5], lambda packed: packed[:40], lambda packed: packed + b"x", lambda _: b""]
+)
+def test_a_packed_body_that_is_not_whole_is_refused(
+    client: httpx.Client, encoding: str, pack: Callable[[bytes], bytes], change: Callable[[bytes], bytes]
+) -> None:
+    content = change(pack(json.dumps({"instances": [ROW]}).encode()))
+    response = client.post(PREDICT, content=content, headers=JSON | {"content-encoding": encoding})
+    assert (response.status_code, "cut off" in response.json()["error"]) == (400, True)
+
+
+def test_a_body_may_come_in_many_pieces(client: httpx.Client, bundle: Bundle) -> None:
+    rows = transactions(500, seed=12)
+    content = orjson.dumps({"instances": rows.tolist()})
+    pieces = (content[place : place + 1_000] for place in range(0, len(content), 1_000))
+    response = client.post(PREDICT, content=pieces, headers=JSON)
+    exactly(read_v1(response.json())["probability"], bundle.scorer.probabilities(rows))
+
+
+# Limits
+
+
+def test_a_body_is_bounded_by_its_header_on_its_way_and_after_inflation(
+    client: httpx.Client, predictor: Server
+) -> None:
+    streamed = client.post(PREDICT, content=iter([b" " * MEBIBYTE] * 17), headers=JSON)
+    answers = [(streamed.status_code, streamed.text)]
+    for encoding, pack in (("gzip", gzip.compress), ("deflate", zlib.compress)):
+        bomb = pack(b" " * (64 * MEBIBYTE))
+        inflated = client.post(PREDICT, content=bomb, headers=JSON | {"content-encoding": encoding})
+        answers.append((inflated.status_code, inflated.text))
+    with socket.create_connection((predictor.host, predictor.port), 10) as connection:
+        connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 17000000\r\n\r\n".encode())
+        announced = ""
+        while not announced.endswith("}"):
+            announced += connection.recv(4096).decode()
+    answers.append((int(announced.split()[1]), announced))
+    for status, text in answers:
+        assert status == 413
+        assert "more than 16,777,216 bytes" in text
+
+
+def test_a_body_of_exactly_the_limit_is_read(client: httpx.Client) -> None:
+    content = json.dumps({"instances": [ROW]}).encode()
+    for size, status in ((16 * MEBIBYTE, 200), (16 * MEBIBYTE + 1, 413)):
+        padded = content + b" " * (size - len(content))
+        assert client.post(PREDICT, content=padded, headers=JSON).status_code == status
+
+
+def test_an_explanation_has_a_bound_of_its_own(client: httpx.Client, channel: grpc.Channel) -> None:
+    rows = np.array([ROW] * 1_001)
+    said = "has 1,001 rows, at most 1,000 fit in one request"
+    reasons: dict[str, Any] = {"outputs": [{"name": "reasons"}]}
+    body, headers = binary(matrix(rows), **reasons)
+    for response in (
+        client.post(EXPLAIN, json={"instances": rows.tolist()}),
+        client.post(INFER, json=v2(matrix(rows), **reasons)),
+        client.post(INFER, content=body, headers=headers),
+    ):
+        assert (response.status_code, said in response.json()["error"]) == (413, True)
+    code, message = grpc_refusal(channel, infer_message(matrix(rows), raw=True, outputs=["reasons"]))
+    assert (code, said in message) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+    assert client.post(EXPLAIN, json={"instances": rows[:1_000].tolist()}).status_code == 200
+    assert len(infer(channel, infer_message(matrix(rows[:1_000]), outputs=["reasons"])).outputs) == 1
+    assert client.post(PREDICT, json={"instances": rows.tolist()}).status_code == 200
+
+
+# Metrics
+
+
+def movement(code: str, verb: str, protocol: str, alerts: Mapping[str, int] | None = None) -> dict[str, float]:
+    """What a request moves, but for the buckets of rows and scores."""
+    rows = sum((alerts or {}).values())
+    counted = {f'fraud_requests_total{{code="{code}",operation="{verb}",protocol="{protocol}"}}': 1.0}
+    if rows:
+        counted |= {"fraud_request_rows_count": 1, "fraud_request_rows_sum": rows, "fraud_scores_count": rows}
+        counted |= {f'fraud_rows_total{{alert="{alert}"}}': n for alert, n in (alerts or {}).items() if n}
+    return counted
+
+
+def alerts_of(bundle: Bundle, rows: FloatArray) -> dict[str, int]:
+    levels = bundle.scorer.alerts(bundle.scorer.probabilities(rows)).tolist()
+    return {alert: levels.count(level) for level, alert in enumerate(ALERTS)}
+
+
+def test_counts_move_by_what_was_asked_and_scored(
+    client: httpx.Client, channel: grpc.Channel, bundle: Bundle
+) -> None:
+    rows = transactions(300, seed=13)
+    alerts = alerts_of(bundle, rows)
+    assert all(alerts.values())
+    body, headers = binary(matrix(rows))
+    large = {"instances": transactions(3_000, seed=14).tolist()}
+    steps: list[tuple[Callable[[], Any], dict[str, float]]] = [
+        (
+            lambda: client.post(PREDICT, json={"instances": rows.tolist()}),
+            movement("200", "predict", "v1", alerts),
+        ),
+        (
+            lambda: client.post(EXPLAIN, json={"instances": rows.tolist()}),
+            movement("200", "explain", "v1", alerts),
+        ),
+        (lambda: client.post(INFER, json=v2(matrix(rows))), movement("200", "infer", "v2", alerts)),
+        (lambda: client.post(INFER, content=body, headers=headers), movement("200", "infer", "v2", alerts)),
+        (lambda: infer(channel, infer_message(matrix(rows))), movement("OK", "infer", "grpc", alerts)),
+        (
+            lambda: client.post(PREDICT, json=large),
+            movement("200", "predict", "v1", alerts_of(bundle, np.array(large["instances"]))),
+        ),
+        (lambda: client.post(PREDICT, json={"instances": []}), movement("400", "predict", "v1")),
+        (lambda: client.post(INFER, json={}), movement("400", "infer", "v2")),
+        (lambda: client.post(PREDICT, json={"instances": [[0]] * 10_001}), movement("413", "predict", "v1")),
+        (lambda: client.post(PREDICT, content=b"", headers=BINARY), movement("415", "predict", "v1")),
+        (lambda: client.get(PREDICT), movement("405", "predict", "v1")),
+        (lambda: client.get("/nowhere"), movement("404", "other", "http")),
+        (lambda: client.get("/v2/repository/index"), movement("403", "other", "http")),
+        (lambda: client.get("/v1/models/fraud"), movement("200", "ready", "v1")),
+        (lambda: client.head("/v2/models/fraud"), movement("200", "metadata", "v2")),
+        (lambda: client.get("/openapi.json"), movement("200", "openapi", "http")),
+        (lambda: grpc_refusal(channel, infer_message()), movement("INVALID_ARGUMENT", "infer", "grpc")),
+        (lambda: grpc_refusal(channel, b"\xff"), movement("INVALID_ARGUMENT", "infer", "grpc")),
+        (
+            lambda: grpc_refusal(channel, infer_message(tensor(ROW), model="other")),
+            movement("NOT_FOUND", "infer", "grpc"),
+        ),
+        (
+            lambda: grpc_refusal(channel, b"", "RepositoryModelLoad"),
+            movement("PERMISSION_DENIED", "repository", "grpc"),
+        ),
+        (lambda: unary(channel, "ServerReady", b""), movement("OK", "ready", "grpc")),
+    ]
+    for ask_it, expected in steps:
+        before = counts(client)
+        ask_it()
+        found = moved(before, counts(client))
+        assert {
+            name: n for name, n in found.items() if "bucket" not in name and name != "fraud_scores_sum"
+        } == expected
+
+
+def test_histograms_hold_the_values_that_were_served(client: httpx.Client, bundle: Bundle) -> None:
+    rows = transactions(300, seed=15)
+    before = counts(client)
+    client.post(PREDICT, json={"instances": rows.tolist()})
+    found = moved(before, counts(client))
+    served = bundle.scorer.probabilities(rows)
+    assert found["fraud_scores_sum"] == pytest.approx(served.sum(), rel=1e-9)
+    for le, count in buckets(found, "fraud_scores_bucket").items():
+        assert count == (served <= le).sum()
+    assert buckets(found, "fraud_request_rows_bucket") == dict.fromkeys((500, 1e3, 2e3, 5e3, 1e4, math.inf), 1)
+    client.post(PREDICT, json={"instances": [ROW]})
+    again = moved(before, counts(client))
+    assert again["fraud_request_rows_count"] == buckets(again, "fraud_request_rows_bucket")[math.inf] == 2
+    assert again["fraud_scores_count"] == 301
+
+
+def buckets(found: Mapping[str, float], name: str, labels: str = "") -> dict[float, float]:
+    """The cumulative counts of a histogram by bound."""
+    pattern = re.compile(rf'{name}\{{le="([^"]+)"{re.escape(labels)}\}}')
+    return {float(match[1]): count for key, count in found.items() if (match := pattern.fullmatch(key))}
+
+
+def test_every_histogram_is_sound_and_agrees_with_the_counters(
+    client: httpx.Client, channel: grpc.Channel
+) -> None:
+    client.post(PREDICT, json={"instances": [ROW]})
+    infer(channel, infer_message(tensor(ROW)))
+    found = counts(client)
+    asked: Counter[str] = Counter()
+    for name, count in found.items():
+        if name.startswith("fraud_requests_total"):
+            asked[name.partition(",")[2]] += int(count)
+    assert {'operation="predict",protocol="v1"}', 'operation="infer",protocol="grpc"}'} <= asked.keys()
+    for operation, total in asked.items():
+        histogram = buckets(found, "fraud_request_seconds_bucket", f",{operation[:-1]}")
+        bounds, numbers = list(histogram), list(histogram.values())
+        assert bounds == sorted(bounds)
+        assert (bounds[0], bounds[-1]) == (50e-6, math.inf)
+        assert numbers == sorted(numbers)
+        assert numbers[-1] == found[f"fraud_request_seconds_count{{{operation}"] == total
+        seconds = found[f"fraud_request_seconds_sum{{{operation}"]
+        least = sum(low * n for low, n in zip([0, *bounds], np.diff([0, *numbers]), strict=False))
+        assert least <= seconds < 60 * total
+    rows = sum(count for name, count in found.items() if name.startswith("fraud_rows_total"))
+    assert rows == found["fraud_scores_count"] == found["fraud_request_rows_sum"]
+    assert buckets(found, "fraud_scores_bucket")[math.inf] == rows
+    assert buckets(found, "fraud_request_rows_bucket")[math.inf] == found["fraud_request_rows_count"]
+
+
+def test_the_metrics_say_which_model_is_served_since_when(client: httpx.Client, bundle: Bundle) -> None:
+    found = counts(client)
+    models = {name: count for name, count in found.items() if name.startswith("fraud_model_info")}
+    assert models == {f'fraud_model_info{{model="fraud",version="{bundle.version}"}}': 1}
+    assert found['fraud_model_loads_total{outcome="loaded"}'] == 1
+    assert found['fraud_model_loads_total{outcome="refused"}'] == 0
+    assert 0 < found["fraud_model_load_seconds"] < 10
+    assert 0 < time.time() - found["fraud_model_loaded_timestamp_seconds"] < 3_600
+
+
+# In this process: what a client cannot bring about
+
+
+@pytest.fixture
+def model(bundle: Bundle) -> FraudModel:
+    return FraudModel(bundle.path, Metrics())
+
+
+SOUND = json.dumps({"instances": [ROW]}).encode()
+
+
+FAST: dict[str, tuple[str, bytes, dict[str, str]]] = {
+    "v1": (PREDICT, SOUND, JSON),
+    "v1 with an id": (PREDICT, json.dumps({"id": "a.b-c_d", "instances": [ROW]}).encode(), JSON),
+    "v1 with another id": (PREDICT, json.dumps({"id": 'ä\u2028:"', "instances": [ROW]}).encode(), JSON),
+    "v1 with an empty id": (PREDICT, json.dumps({"id": "", "instances": [ROW]}).encode(), JSON),
+    "v1 without an id": (PREDICT, json.dumps({"id": None, "instances": [ROW]}).encode(), JSON),
+    "v1 with integers": (PREDICT, json.dumps({"instances": [[int(value) for value in ROW]]}).encode(), JSON),
+    "v1 by name": (PREDICT, json.dumps({"instances": [NAMED]}).encode(), JSON),
+    "v1 with more members": (PREDICT, json.dumps({"instances": [ROW], "x": 1}).encode(), JSON),
+    "v1 for the header of an id": (PREDICT, SOUND, JSON | {"ce-id": "event:7"}),
+    "v1 for the header of another id": (PREDICT, SOUND, JSON | {"ce-id": "ä b"}),
+    "v1 with extremes": (PREDICT, json.dumps({"instances": [[1e12, *[-1e12] * 28, 1e12]]}).encode(), JSON),
+    "v1 with small numbers": (PREDICT, json.dumps({"instances": [[-0.0, *[5e-324] * 28, -0.0]]}).encode(), JSON),
+    "v2": (INFER, json.dumps(v2(tensor(ROW))).encode(), JSON),
+    "v2 with an id": (INFER, json.dumps(v2(tensor(ROW), id="a")).encode(), JSON),
+    "v2 with both ids": (INFER, json.dumps(v2(tensor(ROW), id="a")).encode(), JSON | {"ce-id": "b"}),
+    "v2 nested": (INFER, json.dumps(v2(matrix(np.array([ROW])))).encode(), JSON),
+    "v2 FP32": (INFER, json.dumps(v2(tensor([0.1] * 30, datatype="FP32"))).encode(), JSON),
+    "v2 INT8": (INFER, json.dumps(v2(tensor([1] * 30, datatype="INT8"))).encode(), JSON),
+    "v2 with outputs": (INFER, json.dumps(v2(tensor(ROW), outputs=[{"name": "label"}])).encode(), JSON),
+    "v2 for outputs in bytes": (INFER, json.dumps(v2(tensor(ROW), **ALL_BINARY)).encode(), JSON),
+    "bytes": (INFER, *binary(tensor(ROW))),
+    "bytes for bytes": (INFER, *binary(tensor(ROW), **ALL_BINARY)),
+    "bytes for bytes with an id": (INFER, *binary(tensor(ROW), id="a", **ALL_BINARY)),
+    "FP32 bytes for bytes": (INFER, *binary(tensor(ROW, datatype="FP32"), **ALL_BINARY)),
+    "INT8 bytes for bytes": (INFER, *binary(tensor([1] * 30, datatype="INT8"), **ALL_BINARY)),
+    "bytes for some bytes": (INFER, *binary(tensor(ROW), outputs=SOME_BINARY)),
+    "bytes with a JSON content type": (INFER, binary(tensor(ROW), **ALL_BINARY)[0], {}),
+    "octets that are JSON": (PREDICT, SOUND, BINARY),
+    "octets that are V2 in JSON": (INFER, json.dumps(v2(tensor(ROW))).encode(), BINARY),
+    "NaN in bytes": (INFER, *binary(tensor([*ROW[:5], math.nan, *ROW[6:]]), **ALL_BINARY)),
+    "infinity in bytes": (INFER, *binary(tensor([*ROW[:5], math.inf, *ROW[6:]]), **ALL_BINARY)),
+    "a negative Amount in bytes": (INFER, *binary(tensor([*ROW[:29], -1.0]), **ALL_BINARY)),
+    "true": (PREDICT, json.dumps({"instances": [[True, *ROW[1:]]]}).encode(), JSON),
+    "a negative Time": (PREDICT, json.dumps({"instances": [[-1, *ROW[1:]]]}).encode(), JSON),
+    "too much": (PREDICT, json.dumps({"instances": [[*ROW[:4], 1e13, *ROW[5:]]]}).encode(), JSON),
+}
+
+
+@pytest.mark.parametrize(("path", "body", "headers"), FAST.values(), ids=FAST.keys())
+def test_a_request_is_answered_alike_whether_it_comes_as_a_whole_or_in_pieces(
+    model: FraudModel, path: str, body: bytes, headers: dict[str, str]
+) -> None:
+    """As a whole a request of one row may take a short path of its own; in pieces it never does."""
+    app = in_process(model)
+
+    async def both() -> list[Reply]:
+        return [await ask(app, path, body, headers, whole=whole) for whole in (True, False)]
+
+    whole, pieces = asyncio.run(both())
+    assert whole.status == pieces.status
+    if whole.status != 200:
+        assert whole.content == pieces.content
+        return
+    assert whole.headers.keys() == pieces.headers.keys()
+    for name in ("content-type", LENGTH, "x-model-version"):
+        assert whole.headers.get(name) == pieces.headers.get(name)
+    (one, probability), (other, expected) = described(whole), described(pieces)
+    assert one == other
+    exactly(probability, expected)
+
+
+def described(reply: Reply) -> tuple[str, list[float]]:
+    """All that an answer says but for probabilities and fresh ids, and its probabilities."""
+    if "outputs" in (document := json.loads(reply.content[: int(reply.headers.get(LENGTH, len(reply.content)))])):
+        outputs = read_v2(reply.content, reply.headers)
+        for output in document["outputs"]:
+            output.pop("data", None)
+    else:
+        outputs = read_v1(document)
+        del document["predictions"]
+    probability = outputs.pop("probability", [])
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "fresh", f"{document} {outputs}"), probability
+
+
+IGNORED: dict[str, str] = {
+    "an integer beyond 64 bits": "9" * 30,
+    "a negative integer beyond 64 bits": "-" + "9" * 30,
+    "2 to the 64": str(2**64),
+    "2 to the 64, less one": str(2**64 - 1),
+    "integers beyond 64 bits in a list": f"[{','.join(['9' * 30] * 40)}]",
+    "the smallest number": "5e-324",
+    "a number below the smallest": "1e-999",
+    "a list in lists": "[" * 300 + "]" * 300,
+    "a list in many lists": "[" * 600 + "]" * 600,
+    "a list in far too many lists": "[" * 5_000 + "]" * 5_000,
+    "an object in objects": '{"a":' * 300 + "1" + "}" * 300,
+    "an object in many objects": '{"a":' * 600 + "1" + "}" * 600,
+    "an object in far too many objects": '{"a":' * 5_000 + "1" + "}" * 5_000,
+    "empty lists": "[[], []]",
+    "a list that is not square": "[[1, 2], [3], 4]",
+    "texts that look like lists": '["[[[", "]]]", ":::", "{}"]',
+    "half of a surrogate pair": r'"\ud800"',
+    "a surrogate pair": r'"\ud83d\ude00"',
+    "a NUL": r'"\u0000"',
+    "a control character": '"\t"',
+    "NaN": "NaN",
+    "1e999": "1e999",
+    "a name twice": '{"a": 1, "a": 2}',
+    "a name twice in a list": '[[1], {"a": 1, "b": {"c": 1, "c": 2}}]',
+    "true": "true",
+    "a long list": f"[{','.join(['1'] * 100)}]",
+    "a long list with null": f"[{','.join(['1'] * 100)}, null]",
+    "a comment": "1 // one",
+    "a number with a plus": "+1",
+}
+
+
+@pytest.mark.parametrize("text", IGNORED.values(), ids=IGNORED.keys())
+@pytest.mark.parametrize("path", [PREDICT, EXPLAIN, INFER])
+def test_what_nobody_looks_at_is_read_alike_in_short_and_long_bodies(
+    model: FraudModel, path: str, text: str
+) -> None:
+    """Short bodies and long ones have different readers."""
+    app = in_process(model)
+    asked = json.dumps(v2(tensor([1.5] * 30)) if path == INFER else {"instances": [[1.5] * 30]})
+    short = f'{asked[:-1]}, "x": {text}}}'.encode()
+    replies = [call(app, path, body) for body in (short, short + b" " * SHORT, short + b" " * INLINE_BYTES)]
+    assert len({reply.status for reply in replies}) == 1, [reply.content for reply in replies]
+    assert replies[0].status in (200, 400)
+
+
+@pytest.mark.parametrize("start", [b"\xef\xbb\xbf", b"\x00", b"\xa0", b"\xc2\xa0", b"\x0b", b"\r\n\t "])
+def test_a_body_may_begin_with_the_same_in_short_and_long_bodies(model: FraudModel, start: bytes) -> None:
+    app = in_process(model)
+    replies = [call(app, PREDICT, start + SOUND + end) for end in (b"", b" " * SHORT)]
+    assert replies[0].status == replies[1].status == (200 if start.isspace() and start != b"\x0b" else 400)
+
+
+def test_a_model_that_is_not_ready_says_so_with_503(model: FraudModel) -> None:
+    app = in_process(model)
+    service = GrpcService(model, ServingSettings(), Metrics(), LargeWork())
+    model.stop()
+    for path in (PREDICT, EXPLAIN, INFER):
+        assert call(app, path, SOUND).status == 503
+    for path in ("/v1/models/fraud", "/v2/models/fraud/ready", "/v2/health/ready"):
+        assert asyncio.run(ask(app, path, b"", method="GET")).status == 503
+    code, _ = grpc_call(service, infer_message(tensor(ROW)).SerializeToString())
+    assert code is grpc.StatusCode.UNAVAILABLE
+    code, content = grpc_call(service, b"", "ServerReady")
+    assert (code, pb.ServerReadyResponse.FromString(content).ready) == (grpc.StatusCode.OK, False)
+
+
+class Broken(Loaded):
+    def score(self, request: Request, *, explain: bool) -> Any:
+        raise RuntimeError(f"inner secret of {request.names.rows} rows, {explain}")
+
+
+def test_an_unexpected_error_tells_the_log_and_not_the_client(
+    model: FraudModel, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.current = Broken(model.name, bundle.version, bundle.scorer)
+    app, service = in_process(model), GrpcService(model, ServingSettings(), Metrics(), LargeWork())
+    reply = call(app, EXPLAIN, SOUND)
+    assert (reply.status, reply.json().keys()) == (500, {"error"})
+    code, message = grpc_call(service, infer_message(tensor(ROW)).SerializeToString())
+    assert code is grpc.StatusCode.INTERNAL
+    said = [reply.json()["error"], message.decode()]
+    logged = capsys.readouterr().out
+    for text in said:
+        found = re.fullmatch(r"internal error, id (\S{36})", text)
+        assert found
+        assert found[1] in logged
+    assert "inner secret of 1 rows, True" in logged
+    assert "inner secret of 1 rows, False" in logged
+
+
+def test_a_body_that_does_not_arrive_is_cut_off(model: FraudModel) -> None:
     async def never() -> Any:
         await asyncio.sleep(3_600)
 
-    async def ask() -> list[Any]:
+    async def half() -> Any:
+        pieces.append(b"{")
+        return {"type": "http.request", "body": b"{", "more_body": True} if len(pieces) == 1 else await never()
+
+    async def ask_by(receive: Any) -> list[Any]:
         sent: list[Any] = []
 
         async def send(message: Any) -> None:
             sent.append(message)
 
-        limits = ServingSettings(read_seconds=0.05)
-        app = Predictor(FraudModel(bundle, "fraud"), unused, limits)
+        app = in_process(model, read_seconds=0.05)
         scope = {"type": "http", "method": "POST", "path": PREDICT, "headers": [(b"content-length", b"100")]}
-        await app(scope, never, send)
+        await app(scope, receive, send)
         return sent
 
-    async def unused(*_: Any) -> None:
-        raise AssertionError("the request is the model's own")
+    pieces: list[bytes] = []
+    for receive in (never, half):
+        start, body = asyncio.run(ask_by(receive))
+        assert start["status"] == 408
+        assert (b"connection", b"close") in start["headers"]
+        assert json.loads(body["body"])["error"] == "the body did not arrive within 0.05 s"
 
-    start, body = asyncio.run(ask())
-    assert start["status"] == 408
-    assert (b"connection", b"close") in start["headers"]
-    assert json.loads(body["body"])["error"] == "the body did not arrive within 0.05 s"
+
+async def post_slowly(app: Predictor, first: bytes, rest: asyncio.Future[bytes], path: str = PREDICT) -> Reply:
+    """A request whose first piece has come, and whose rest comes later."""
+    sent: list[Any] = []
+    pieces = iter([{"type": "http.request", "body": first, "more_body": True}])
+
+    async def receive() -> Any:
+        return next(pieces, None) or {"type": "http.request", "body": await rest}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "path": path, "headers": []}, receive, send)
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return Reply(sent[0]["status"], headers, sent[1]["body"])
+
+
+def test_only_so_many_bytes_of_bodies_are_held_at_a_time(model: FraudModel) -> None:
+    app = in_process(model, max_bytes=1_024)
+    begun = SOUND + b" " * (1_000 - len(SOUND))
+
+    async def crowd() -> list[Reply]:
+        rest: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        waiting = [asyncio.create_task(post_slowly(app, begun, rest)) for _ in range(8)]
+        await asyncio.sleep(0)
+        at_once: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        at_once.set_result(b" ")
+        refused = await post_slowly(app, begun, at_once)
+        rest.set_result(b" " * 24)
+        replies = [await asked for asked in waiting]
+        return [*replies, refused, await post_slowly(app, begun, at_once)]
+
+    *replies, refused, later = asyncio.run(crowd())
+    assert [reply.status for reply in [*replies, later]] == [200] * 9
+    assert refused.status == 503
+    assert refused.headers["retry-after"] == "1"
+    assert refused.headers["connection"] == "close"
+
+
+def test_a_small_request_does_not_wait_for_a_large_one(model: FraudModel) -> None:
+    app = in_process(model)
+    large = orjson.dumps({"instances": transactions(10_000).tolist()})
+    assert len(large) > INLINE_BYTES
+
+    async def both() -> list[str]:
+        done: list[str] = []
+
+        async def asked(name: str, body: bytes) -> None:
+            assert (await ask(app, PREDICT, body)).status == 200
+            done.append(name)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asked("large", large))
+            group.create_task(asked("small", SOUND))
+        return done
+
+    assert asyncio.run(both()) == ["small", "large"]
+
+
+def test_an_answer_and_its_line_in_the_log_name_the_version_that_made_it_where_the_model_changed_meanwhile(
+    model: FraudModel, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = in_process(model, request_log=True)
+
+    async def meanwhile() -> Reply:
+        rest: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        begun = asyncio.create_task(post_slowly(app, SOUND[:10], rest))
+        await asyncio.sleep(0)
+        model.current = Loaded(model.name, "next", bundle.scorer)
+        app.refresh()
+        rest.set_result(SOUND[10:])
+        return await begun
+
+    reply = asyncio.run(meanwhile())
+    assert reply.json()["model_version"] == reply.headers["x-model-version"] == bundle.version
+    assert re.search(r"model_version=\S*" + bundle.version, capsys.readouterr().out)
+    assert call(app, PREDICT, SOUND).json()["model_version"] == "next"

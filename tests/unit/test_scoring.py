@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fraudkit.errors import BundleError
-from fraudkit.schema import INPUTS
+from fraudkit.schema import INPUTS, LIMIT
 from fraudkit.scoring import ALERTS, TERMS, Scorer, Thresholds, sigmoid
 
 RANDOM = np.random.default_rng(0)
@@ -96,6 +96,72 @@ def test_a_row_scores_the_same_alone_and_among_others() -> None:
     rows = np.abs(RANDOM.normal(size=(1_000, 30)))
     alone = [SCORER.probabilities(row[np.newaxis])[0] for row in rows]
     assert np.abs(SCORER.probabilities(rows) - alone).max() < 1e-12
+
+
+def rows_of(count: int, scale: float, seed: int = 0) -> np.ndarray:
+    """Rows whose components are of the magnitude of `scale`, and whose Time and Amount go up to the limit."""
+    random = np.random.default_rng(seed)
+    rows = random.normal(0, scale, (count, 30)).clip(-LIMIT, LIMIT)
+    rows[:, 0] = random.uniform(0, min(LIMIT, 1e5 * scale), count)
+    rows[:, 29] = np.abs(rows[:, 29])
+    return rows
+
+
+SIZES = (1, 2, 3, 1_023, 1_024, 1_025, 2_048, 2_049)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e6, 1e12])
+@pytest.mark.parametrize("count", SIZES)
+def test_a_row_has_the_same_log_odds_to_the_last_bit_in_any_batch(count: int, scale: float) -> None:
+    rows = rows_of(2_049, scale)
+    alone = np.concatenate([SCORER.logits(row[np.newaxis]) for row in rows[:count]])
+    assert np.array_equal(SCORER.logits(rows[:count]), alone)
+    assert np.array_equal(SCORER.logits(rows)[:count], alone)
+    assert np.array_equal(SCORER.logits(rows[:count][::-1]), alone[::-1])
+
+
+@pytest.mark.parametrize("scale", [1e-9, 0.1, 1.0, 1e3, 1e12])
+@pytest.mark.parametrize("count", [1, 1_025])
+def test_one_row_without_numpy_scores_like_many_with_it(count: int, scale: float) -> None:
+    """They differ in the last digits of a logarithm and an exponential."""
+    rows = rows_of(count, scale, seed=1)
+    together = SCORER.probabilities(rows)
+    alone, levels = zip(*(SCORER.score_row(row) for row in rows.tolist()), strict=True)
+    np.testing.assert_allclose(alone, together, rtol=1e-14, atol=0)
+    assert list(levels) == SCORER.alerts(np.array(alone)).tolist()
+
+
+@pytest.mark.parametrize("scale", [1e-9, 0.1, 1.0, 1e3, 1e12])
+def test_without_the_logarithm_only_the_exponentials_last_digit_differs(scale: float) -> None:
+    """So the sums are the same to the last bit, in either way."""
+    scorer = replace(SCORER, weights=(*SCORER.weights[:30], 0.0))
+    rows = rows_of(1_000, scale, seed=2)
+    alone = [scorer.score_row(row)[0] for row in rows.tolist()]
+    together = scorer.probabilities(rows)
+    assert (np.abs(alone - together) <= 2 * np.spacing(together)).all()
+
+
+@given(ROWS)
+def test_one_row_scores_like_many_whatever_the_row(rows: np.ndarray) -> None:
+    together = SCORER.probabilities(rows)
+    for row, probability in zip(rows.tolist(), together, strict=True):
+        alone, level = SCORER.score_row(row)
+        assert alone == pytest.approx(probability, rel=1e-11, abs=1e-300)
+        assert level == SCORER.alerts(np.array([alone]))[0]
+
+
+def test_one_row_of_integers_scores_like_the_same_floats() -> None:
+    row = [7_200, *range(-14, 14), 3]
+    assert SCORER.score_row(row) == SCORER.score_row([float(value) for value in row])
+    assert SCORER.score_row(tuple(row)) == SCORER.score_row(row)
+
+
+@pytest.mark.parametrize(
+    "time", [0.0, 3_599.999_999, 3_600.0, 86_399.0, 86_400.0, 1e9 + 0.5, math.nextafter(1e12, 0), 1e12]
+)
+def test_one_row_and_many_see_the_same_hour(time: float) -> None:
+    row = [time, *TYPICAL[1:]]
+    assert SCORER.score_row(row)[0] == pytest.approx(SCORER.probabilities(np.array([row]))[0], rel=1e-14)
 
 
 @pytest.mark.parametrize(
