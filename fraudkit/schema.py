@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,10 @@ _PLAIN: Final = frozenset({float, int})
 
 def hour_of_day(time: FloatArray) -> NDArray[np.int64]:
     """Hour of day, 0 … 23, of `time` in seconds: ⌊Time / 3600⌋ mod 24, for scorer and detector alike."""
-    return time.astype(np.int64) // 3_600 % 24  # of whole numbers, which is many times faster; time is ≥ 0
+    hours = time.astype(np.int64)  # division of whole numbers is many times faster; and time is ≥ 0
+    hours //= 3_600
+    hours %= 24
+    return hours
 
 
 def check_columns(names: Sequence[str], *, labelled: bool) -> list[Violation]:
@@ -68,8 +71,10 @@ def check_rows(rows: FloatArray, *, first_row: int = 0) -> None:
         raise InvalidRows([Violation(f"has shape {list(rows.shape)}, must be [n, {_WIDTH}]", value="the input")])
     if not len(rows):
         return
-    # The least or greatest of numbers among which is NaN is NaN, which is not within any bound.
-    if rows.min() >= -LIMIT and rows.max() <= LIMIT and rows[:, _NONNEGATIVE_INDEX].min() >= 0.0:
+    # Where the sum of squares is within the square of the limit, so is each number; with NaN it is NaN.
+    with np.errstate(over="ignore"):
+        bounded = np.einsum("ij,ij->", rows, rows) <= LIMIT**2 or (rows.min() >= -LIMIT and rows.max() <= LIMIT)
+    if bounded and rows[:, :: _WIDTH - 1].min() >= 0.0:  # Time and Amount
         return
     raise _invalid_rows(rows, first_row)
 
@@ -104,28 +109,6 @@ def rows_from_instances(instances: Sequence[object], *, first_row: int = 0) -> F
         raise InvalidRows(violations[:MAX_REPORTED], total=len(violations))
     check_rows(rows, first_row=first_row)
     return rows
-
-
-def row_from_instance(instance: object) -> Sequence[float]:
-    """The thirty numbers of one instance; like `rows_from_instances`, and no array is made of a sound one.
-
-    Raises:
-        InvalidRows: Naming row 0 and every input that is wrong.
-    """
-    values = _BY_NAME(instance) if isinstance(instance, dict) and instance.keys() == _INDEX.keys() else instance
-    if isinstance(values, list | tuple) and is_sound(values):
-        return values
-    row: list[float] = rows_from_instances([instance])[0].tolist()
-    return row
-
-
-def is_sound(values: Sequence[object]) -> bool:
-    """Whether `values` are plainly a row: thirty floats or ints within the bounds. False is no verdict yet."""
-    if len(values) != _WIDTH or not _PLAIN.issuperset(map(type, values)):
-        return False
-    numbers = cast("Sequence[float]", values)
-    bounded = min(numbers) >= -LIMIT and max(numbers) <= LIMIT and numbers[0] >= 0.0 and numbers[-1] >= 0.0
-    return bounded and (total := sum(numbers)) == total  # min and max may pass over NaN; a sum does not
 
 
 def number(value: object) -> float | None:

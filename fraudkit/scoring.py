@@ -29,11 +29,11 @@ DIGITS: Final = 12
 Alert = Literal["normal", "review", "block"]
 ALERTS: Final[tuple[Alert, ...]] = ("normal", "review", "block")
 
+_MOST: Final = 700.0
+"""Log odds beyond which e^x could overflow."""
 _HOURS: Final = np.arange(24)
 _SIN: Final = np.sin(2 * np.pi * _HOURS / 24)
 _COS: Final = np.cos(2 * np.pi * _HOURS / 24)
-_BLOCK: Final = 1_024
-"""Rows that are summed at a time: their terms, by column, stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class Reason:
 class Scorer:
     """A linear fraud score.
 
-    Terms are added in one order, so that a row has the same log odds alone and in any batch, but for what numpy
-    and the C library differ in (the last digits of a logarithm or an exponential).
+    A row has the same log odds in any batch, to the last bit; alone, through `score_row`, to some 1e-15 of its
+    largest term.
 
     Attributes:
         weights: Log odds per unit of each of `TERMS`.
@@ -80,8 +80,9 @@ class Scorer:
     natural_rate: float
     thresholds: Thresholds
     typical: tuple[float, ...]
-    _hours: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    _offsets: tuple[float, ...] = field(init=False, repr=False, compare=False)
     _linear: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    _arrays: tuple[FloatArray, FloatArray] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.weights) != len(TERMS) or len(self.typical) != len(INPUTS):
@@ -93,36 +94,34 @@ class Scorer:
             raise BundleError("a weight, the intercept or a typical value of the scorer is not finite")
         if not 0.0 < self.natural_rate < 1.0:
             raise BundleError(f"the natural rate must lie between 0 and 1, got {self.natural_rate:g}")
-        hours = self.weights[0] * _SIN + self.weights[1] * _COS
-        object.__setattr__(self, "_hours", tuple(hours.tolist()))
+        offsets = self.weights[0] * _SIN + self.weights[1] * _COS + self.intercept
+        object.__setattr__(self, "_offsets", tuple(offsets.tolist()))
         object.__setattr__(self, "_linear", (0.0, *self.weights[2:30], 0.0))  # of each input that enters as it is
+        object.__setattr__(self, "_arrays", (np.array(self.weights[2:30]), offsets))
 
     def logits(self, rows: FloatArray) -> FloatArray:
         """Log odds [n] of checked rows [n, 30]."""
-        linear = np.empty(len(rows))
-        weights = np.asarray(self.weights[2:30])[:, np.newaxis]
-        for first in range(0, len(rows), _BLOCK):
-            terms = np.multiply(rows[first : first + _BLOCK, 1:29].T, weights, order="C")
-            # Along the first axis numpy adds term after term; those of a single row it would add in pairs.
-            single = terms.shape[1] == 1
-            linear[first : first + _BLOCK] = np.add.accumulate(terms)[-1] if single else terms.sum(axis=0)
-        linear += np.log1p(rows[:, 29]) * self.weights[30]
-        linear += np.asarray(self._hours)[hour_of_day(rows[:, 0])]
-        linear += self.intercept
+        weights, offsets = self._arrays
+        # Of a row, einsum adds the terms in the same order whatever the batch; a BLAS may not.
+        linear: FloatArray = np.einsum("ij,j->i", rows[:, 1:29], weights)
+        amount = np.log1p(rows[:, 29])
+        amount *= self.weights[30]
+        linear += amount
+        linear += offsets[hour_of_day(rows[:, 0])]
         return linear
 
     def score_row(self, row: Sequence[float]) -> tuple[float, int]:
         """Probability of fraud and index into `ALERTS` of one checked row of thirty numbers.
 
-        What `probabilities` and `alerts` do, in a twentieth of the time: numpy is made for many.
+        What `probabilities` and `alerts` do, in a tenth of the time: numpy is made for many. Leave rows to those
+        whose terms are so large that the order in which they are added matters.
         """
         logit = 0.0
         for weight, value in zip(self._linear, row):  # noqa: B905  # the row is checked
             logit += weight * value
         logit += math.log1p(row[29]) * self.weights[30]
-        logit = logit + self._hours[int(row[0] // 3600.0 % 24.0)] + self.intercept
-        small = math.exp(-abs(logit))
-        probability = (1.0 if logit >= 0.0 else small) / (1.0 + small)
+        logit += self._offsets[int(row[0] // 3600.0 % 24.0)]
+        probability = 1.0 / (1.0 + math.exp(min(-logit, _MOST)))
         return probability, (probability >= self.thresholds.review) + (probability >= self.thresholds.block)
 
     def probabilities(self, rows: FloatArray) -> FloatArray:
@@ -132,7 +131,7 @@ class Scorer:
     def alerts(self, probabilities: FloatArray) -> NDArray[np.int64]:
         """Index into `ALERTS` of each probability [n]; a label of 1 is an alert above `normal`."""
         review, block = self.thresholds.review, self.thresholds.block
-        return (probabilities >= review).astype(np.int64) + (probabilities >= block)
+        return np.add(probabilities >= review, probabilities >= block, dtype=np.int64)
 
     def contributions(self, rows: FloatArray) -> FloatArray:
         """Log odds [n, 30] that each input adds against its typical value; Time takes both hour terms.
@@ -141,7 +140,7 @@ class Scorer:
         """
         typical = np.asarray(self.typical)
         parts = np.empty_like(rows)
-        hours = np.asarray(self._hours)
+        hours = self._arrays[1]
         parts[:, 0] = hours[hour_of_day(rows[:, 0])] - hours[hour_of_day(typical[:1])]
         parts[:, 1:29] = (rows[:, 1:29] - typical[1:29]) * np.asarray(self.weights[2:30])
         parts[:, 29] = (np.log1p(rows[:, 29]) - np.log1p(typical[29])) * self.weights[30]
@@ -207,10 +206,13 @@ class Scorer:
 
 
 def sigmoid(logits: FloatArray) -> FloatArray:
-    """1 / (1 + e^-x) [n], exact in both tails and without overflow."""
-    small = np.exp(-np.abs(logits))
-    probabilities: FloatArray = np.where(logits >= 0.0, 1.0, small) / (1.0 + small)
-    return probabilities
+    """1 / (1 + e^-x) [n], without overflow; not below 1e-304."""
+    odds: FloatArray = np.negative(logits)
+    np.minimum(odds, _MOST, out=odds)
+    np.exp(odds, out=odds)
+    odds += 1.0
+    np.reciprocal(odds, out=odds)
+    return odds
 
 
 def _round(value: float) -> float:

@@ -38,6 +38,8 @@ _BINARY_FIELD: Final = (b"content-type", BINARY)
 _KSERVE: Final = ("/", "/v1/models", "/v2/models", "/v2/health/live", "/metrics")
 
 
+Field = tuple[bytes, bytes]
+"""A field of an HTTP head."""
 Post = Callable[[bytes, str, Headers], Reply]
 """Answers a body, given the caller's id and the headers."""
 
@@ -116,8 +118,11 @@ class Predictor:
             return
         if endpoint.post and scope["method"] == "POST":
             headers = dict(scope["headers"])
-            message = await receive() if has_arrived(receive) else NOTHING
-            plain = endpoint.plain(message["body"], headers) if endpoint.plain and self._model.ready else None
+            message, plain = NOTHING, None
+            if has_arrived(receive):
+                message = await receive()
+                if endpoint.plain and self._model.ready:
+                    plain = endpoint.plain(message["body"], headers)
             if plain is not None:
                 body, probability, level, request_id, size = plain
                 fields = [_JSON_FIELD, (b"content-length", b"%d" % len(body)), version]
@@ -129,7 +134,7 @@ class Predictor:
                 seconds = perf_counter() - began
                 self._metrics.single(endpoint.series, seconds, probability, level)
                 if self._request_log:
-                    self._log(scope, 200, 1, seconds, request_id)
+                    self._log(scope, version, 200, 1, seconds, request_id)
                 return
             reply = await self._guarded(scope, self._post(endpoint, headers, message, receive))
         else:
@@ -141,9 +146,10 @@ class Predictor:
         seconds = perf_counter() - began
         self._metrics.request(endpoint.series, reply.status, seconds, reply.scores)
         if self._request_log:
-            self._log(scope, reply.status, len(reply.scores.levels) if reply.scores else 0, seconds, reply.id)
+            rows = len(reply.scores.levels) if reply.scores else 0
+            self._log(scope, version, reply.status, rows, seconds, reply.id)
 
-    def _log(self, scope: Scope, status: int, rows: int, seconds: float, request_id: str) -> None:
+    def _log(self, scope: Scope, version: Field, status: int, rows: int, seconds: float, request_id: str) -> None:
         log.info(
             "request",
             path=scope["path"],
@@ -151,7 +157,7 @@ class Predictor:
             rows=rows,
             milliseconds=round(seconds * 1e3, 3),
             id=request_id,
-            model_version=self._loaded.version,
+            model_version=version[1].decode(),
         )
 
     async def _guarded(self, scope: Scope, answering: Awaitable[Reply]) -> Reply:
@@ -263,7 +269,7 @@ class Predictor:
             raise Refused(503, f"the model {self._model.name} is not ready")
 
 
-async def _send_versioned(version: tuple[bytes, bytes], send: Send, message: Message) -> None:
+async def _send_versioned(version: Field, send: Send, message: Message) -> None:
     if message["type"] == "http.response.start":
         message["headers"] = [*message["headers"], version]
     await send(message)

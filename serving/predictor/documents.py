@@ -26,6 +26,8 @@ ARRAY: Final = 32
 """Least length of a list of numbers that becomes an array; shapes and single rows stay lists."""
 
 _INT_DIGITS: Final = 20
+_FEW: Final = 80
+"""Lists of a request with columns; so few are looked for one by one."""
 _LIST: Final = ord("[")
 _BLOCK: Final = 64 * 1024
 
@@ -85,12 +87,11 @@ def _parse(body: bytes) -> Document:
 def _long(body: bytes) -> Any:
     if body.startswith(BOM_UTF8):  # simdjson alone would take it
         raise _UnusualError
-    lists = _lists(body)
     root = simdjson.Parser().parse(body)
     reader = _Arrays()
     document = reader.value(root)
     # A list within what became an array of numbers would have been flattened.
-    return document if reader.lists == lists else _Lists().value(root)
+    return document if _begin(body, reader.lists) else _Lists().value(root)
 
 
 def _careful(body: bytes) -> Document:
@@ -126,12 +127,17 @@ def _names(document: Any) -> int:
     return count
 
 
-def _lists(body: bytes) -> int:
-    """How many lists begin in `body`, or seem to, within a text. In blocks: they stay in the processor's cache."""
+def _begin(body: bytes, lists: int) -> bool:
+    """Whether as many lists begin in `body` as are known; a bracket within a text is taken for one."""
+    if lists <= _FEW:
+        place = -1
+        for _ in range(lists):
+            place = body.find(b"[", place + 1)
+        return body.find(b"[", place + 1) < 0
     content = np.frombuffer(body, np.uint8)
-    return sum(
-        int(np.count_nonzero(content[first : first + _BLOCK] == _LIST)) for first in range(0, len(content), _BLOCK)
-    )
+    # In blocks: they stay in the processor's cache.
+    blocks = (content[first : first + _BLOCK] == _LIST for first in range(0, len(content), _BLOCK))
+    return sum(map(np.count_nonzero, blocks)) == lists
 
 
 class _Careful:

@@ -287,9 +287,9 @@ def _answer(request: Request, scores: Scores, model: Loaded) -> Any:
         elif name == "probability":
             output.contents.fp64_contents.extend(scores.probabilities)
         elif name == "label":
-            output.contents.int64_contents.extend(int(level > 0) for level in scores.levels)
+            output.contents.int64_contents.extend((scores.levels > 0).astype(int).tolist())
         elif name == "alert":
-            output.contents.bytes_contents.extend(ALERTS[level].encode() for level in scores.levels)
+            output.contents.bytes_contents.extend(ALERTS[level].encode() for level in scores.levels.tolist())
         elif name == "id":
             output.contents.bytes_contents.extend(text.encode() for text in request.names.texts())
         else:

@@ -14,6 +14,7 @@ from time import time
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -47,7 +48,9 @@ SCORES: Final = (
 )
 
 LOT: Final = 512
-"""Requests with one row that are counted together."""
+"""Plain requests with one row that are counted together."""
+BATCHES: Final = 8
+"""Other requests that are counted together."""
 
 
 class Operation(NamedTuple):
@@ -106,6 +109,7 @@ class Metrics(Collector):
         self._rows = Histogram(ROWS)
         self._scores = Histogram(SCORES)
         self._waiting: list[float] = []
+        self._batches: list[tuple[FloatArray, NDArray[np.int64]]] = []
         self._alerts = [0] * len(ALERTS)
         self._loads = {"loaded": 0, "refused": 0}
         self._model = ("", "")
@@ -122,15 +126,10 @@ class Metrics(Collector):
         series.seconds.add(seconds)
         if scores is None:
             return
-        levels, probabilities = scores.levels, scores.probabilities
-        self._rows.add(len(levels))
-        if len(levels) == 1:
-            self._scores.add(probabilities[0])
-            self._alerts[levels[0]] += 1
-            return
-        self._scores.add_all(np.asarray(probabilities))
-        for level, count in enumerate(np.bincount(levels, minlength=len(ALERTS)).tolist()):
-            self._alerts[level] += count
+        self._rows.add(len(scores.levels))
+        self._batches.append((scores.probabilities, scores.levels))
+        if len(self._batches) >= BATCHES:
+            self._count_waiting()
 
     def single(self, series: Series, seconds: float, probability: float, level: int) -> None:
         """Count a request with one row that was answered; in lots, for counting takes as long as scoring."""
@@ -150,6 +149,12 @@ class Metrics(Collector):
             self._rows.add_all(np.ones(len(self._waiting)))
             self._scores.add_all(np.array(self._waiting))
             self._waiting.clear()
+        if self._batches:
+            probabilities, levels = zip(*self._batches, strict=True)
+            self._scores.add_all(np.concatenate(probabilities))
+            for level, count in enumerate(np.bincount(np.concatenate(levels), minlength=len(ALERTS)).tolist()):
+                self._alerts[level] += count
+            self._batches.clear()
 
     def loaded(self, name: str, version: str, seconds: float) -> None:
         """A bundle was verified within `seconds` and is served from now on."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from time import perf_counter
 
 import kserve
-import numpy as np
 
 from fraudkit import bundle
 from fraudkit.errors import BundleError
@@ -58,13 +57,9 @@ class Loaded:
 
     def score(self, request: Request, *, explain: bool) -> Scores:
         """Probability and alert of the rows of a request, and their reasons when `explain`."""
-        rows, scorer = request.rows, self.scorer
-        if isinstance(rows, np.ndarray):
-            probabilities = scorer.probabilities(rows)
-        else:
-            probabilities = np.array([scorer.score_row(rows)[0]])
-        scored = Scores(probabilities, scorer.alerts(probabilities))
-        return scored._replace(reasons=scorer.reasons(np.atleast_2d(rows))) if explain else scored
+        probabilities = self.scorer.probabilities(request.rows)
+        reasons = self.scorer.reasons(request.rows) if explain else None
+        return Scores(probabilities, self.scorer.alerts(probabilities), reasons)
 
     def info(self) -> ModelInfo:
         """The V2 metadata; instead of `transactions`, thirty tensors named like the inputs will do."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from random import getrandbits
 from typing import Final, NamedTuple
 
@@ -19,9 +19,6 @@ MAX_ID: Final = 256
 OUTPUTS: Final = {"probability": "FP64", "label": "INT64", "alert": "BYTES", "id": "BYTES", "reasons": "BYTES"}
 """The output tensors [n] of V2 and their datatypes; `reasons` only when a request asks for it."""
 DEFAULT_OUTPUTS: Final = ("probability", "label", "alert", "id")
-
-Rows = FloatArray | Sequence[float]
-"""Checked rows: a matrix [n, 30], or the thirty numbers of a single one."""
 
 _FRESH: Final[list[str]] = []
 _NUMBERS: Final = [b"%d" % row for row in range(1_000)]
@@ -75,14 +72,14 @@ class Request(NamedTuple):
     """A sound request.
 
     Attributes:
-        rows: The checked rows.
+        rows: The checked rows [n, 30].
         names: The ids of the rows.
         id: The request's own id, which V2 answers repeat.
         outputs: The V2 outputs that are wanted.
         binary: Those of them that are wanted as bytes after the JSON, or as raw contents.
     """
 
-    rows: Rows
+    rows: FloatArray
     names: Names
     id: str
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
@@ -90,13 +87,10 @@ class Request(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What the model says of n rows: probabilities, levels that index `ALERTS`, and reasons when asked for.
+    """What the model says of n rows: probabilities [n], levels that index `ALERTS`, and reasons when asked for."""
 
-    Arrays [n], or lists of one entry.
-    """
-
-    probabilities: FloatArray | list[float]
-    levels: NDArray[np.int64] | list[int]
+    probabilities: FloatArray
+    levels: NDArray[np.int64]
     reasons: list[list[Reason]] | None = None
 
 
@@ -109,6 +103,17 @@ class Reply(NamedTuple):
     media: bytes = b"application/json"
     scores: Scores | None = None
     id: str = ""
+
+
+def each(texts: NDArray[np.object_], levels: NDArray[np.int64]) -> list[bytes]:
+    """The text of each level. numpy picks them twice as fast as a comprehension."""
+    picked: list[bytes] = texts[levels].tolist()
+    return picked
+
+
+def by_level(*texts: bytes) -> NDArray[np.object_]:
+    """Texts to pick from, by level."""
+    return np.array(texts, dtype=object)
 
 
 def fresh_id() -> str:

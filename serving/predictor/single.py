@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 import orjson
-from pydantic import ValidationError
 
+from fraudkit.errors import InvalidInput
 from fraudkit.schema import INPUTS, LIMIT
 from fraudkit.scoring import ALERTS, Scorer
 from serving.predictor import v2
@@ -28,8 +28,8 @@ _SHAPE: Final = [1, _WIDTH]
 _FORMATS: Final = {"FP64": struct.Struct(f"<{_WIDTH}d"), "FP32": struct.Struct(f"<{_WIDTH}f")}
 _MEMBERS: Final = 2
 _TENSOR_NAMES: Final = 4
-_BINARY_NAMES: Final = 8
-"""Names in the JSON of one tensor of bytes: all that there may be."""
+_LARGE: Final = 1e3
+"""Components beyond this are left to numpy: the order in which terms are added could show in the twelfth digit."""
 _LONGEST_NAME: Final = 256
 _NOT_PLAIN: Final = (ValueError, TypeError, KeyError)
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_.:/@-]{1,256}").fullmatch
@@ -128,7 +128,13 @@ class Single:
 
     def _score(self, row: Any) -> tuple[float, int]:
         """Probability and alert of thirty numbers; ValueError or TypeError when they are not plainly a row."""
-        if len(row) != _WIDTH or min(row) < -LIMIT or max(row) > LIMIT or not (row[0] >= 0.0 and row[-1] >= 0.0):
+        components = row[1:29]
+        if (
+            len(row) != _WIDTH
+            or not (0.0 <= row[0] <= LIMIT and 0.0 <= row[-1] <= LIMIT)
+            or min(components) < -_LARGE
+            or max(components) > _LARGE
+        ):
             raise ValueError
         scored = self._scorer.score_row(row)
         if scored[0] != scored[0]:  # min and max may pass over NaN; the score does not
@@ -169,8 +175,8 @@ def _caller(body: bytes, headers: Headers) -> str:
 def _binary_format(head: bytes) -> struct.Struct | None:
     """How to read the bytes after a plain `head`, sent again and again; None when it is not plain."""
     try:
-        asked = v2.Asked.model_validate(orjson.loads(head))
-    except (orjson.JSONDecodeError, ValidationError):
+        asked = v2.known(head)
+    except InvalidInput:
         return None
     tensor = asked.inputs[0]
     row = _FORMATS.get(tensor.datatype)
@@ -179,8 +185,10 @@ def _binary_format(head: bytes) -> struct.Struct | None:
         and len(asked.inputs) == 1
         and tensor.shape == _SHAPE
         and tensor.name not in _RESERVED
+        and tensor.data is None
         and tensor.parameters == v2.InputParameters(binary_data_size=row.size)
         and asked.parameters == v2.RequestParameters(binary_data_output=True)
-        and head.count(b":") == _BINARY_NAMES
+        and not asked.outputs
+        and not asked.id
     )
     return row if plain else None

@@ -8,8 +8,8 @@ written, in double precision, whichever float type is declared.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -19,13 +19,11 @@ from fraudkit.schema import (
     MAX_REPORTED,
     FloatArray,
     check_rows,
-    is_sound,
-    row_from_instance,
     rows_from_instances,
 )
 from fraudkit.scoring import ALERTS
 from serving.predictor.documents import short
-from serving.predictor.request import Names, Rows, Scores, check_count, named, numbers
+from serving.predictor.request import Names, Scores, by_level, check_count, each, named, numbers
 
 DTYPES: Final = {"FP64": "<f8", "FP32": "<f4"} | {
     f"{sign}INT{bits}": f"<{kind}{bits // 8}" for sign, kind in (("", "i"), ("U", "u")) for bits in (8, 16, 32, 64)
@@ -34,7 +32,7 @@ DTYPES: Final = {"FP64": "<f8", "FP32": "<f4"} | {
 _RANGES: Final = {name: np.iinfo(code) for name, code in DTYPES.items() if "INT" in name}
 _WIDTH: Final = len(INPUTS)
 _INPUTS: Final = frozenset(INPUTS)
-_ALERTS: Final = tuple(struct.pack("<I", len(alert)) + alert.encode() for alert in ALERTS)
+_ALERTS: Final = by_level(*(struct.pack("<I", len(alert)) + alert.encode() for alert in ALERTS))
 
 
 Bytes = bytes | memoryview
@@ -49,7 +47,7 @@ class Tensor(NamedTuple):
     data: Sequence[Any] | FloatArray | Bytes
 
 
-def rows_and_names(tensors: Sequence[Tensor], request_id: str, most: int) -> tuple[Rows, Names]:
+def rows_and_names(tensors: Sequence[Tensor], request_id: str, most: int) -> tuple[FloatArray, Names]:
     """The checked rows in `tensors`, and what they are called.
 
     Raises:
@@ -70,13 +68,13 @@ def rows_and_names(tensors: Sequence[Tensor], request_id: str, most: int) -> tup
 def pack(output: str, scores: Scores, names: Names, reasons: Sequence[bytes]) -> bytes:
     """The bytes of an output tensor, little-endian; a text has its length before it, in four bytes."""
     if output == "probability":
-        return np.asarray(scores.probabilities, "<f8").tobytes()
+        return scores.probabilities.astype("<f8", copy=False).tobytes()
     if output == "label":
-        return (np.asarray(scores.levels) > 0).astype("<i8").tobytes()
+        return (scores.levels > 0).astype("<i8").tobytes()
     if output == "alert":
-        return b"".join(map(_ALERTS.__getitem__, scores.levels))
+        return b"".join(each(_ALERTS, scores.levels))
     if output == "id":
-        return b"".join(_packed_names(names))
+        return _packed_names(names)
     return b"".join(pack_text(text) for text in reasons)
 
 
@@ -85,21 +83,21 @@ def pack_text(text: bytes) -> bytes:
     return struct.pack("<I", len(text)) + text
 
 
-def _packed_names(names: Names) -> Iterator[bytes]:
+def _packed_names(names: Names) -> bytes:
     if names.own:
-        yield from (pack_text(text.encode()) for text in names.texts())
-        return
+        return b"".join([pack_text(text.encode()) for text in names.texts()])
     head, rows = names.request.encode() + b"-", numbers(names.rows)
-    first = 0
+    packed, first = b"", 0
     while first < names.rows:  # rows whose numbers have as many digits share their beginning
         digits = len(str(first))
         after = min(names.rows, 10**digits)
         start = struct.pack("<I", len(head) + digits) + head
-        yield start + start.join(rows[first:after])
+        packed += start + start.join(rows[first:after])
         first = after
+    return packed
 
 
-def _rows(tensors: Mapping[str, Tensor], count: int) -> Rows:
+def _rows(tensors: Mapping[str, Tensor], count: int) -> FloatArray:
     """The checked rows of the one tensor, or of the thirty columns."""
     matrix = next(iter(tensors.values()), None)
     if len(tensors) == 1 and matrix and matrix.name not in _INPUTS:
@@ -121,15 +119,11 @@ def _rows(tensors: Mapping[str, Tensor], count: int) -> Rows:
     return rows
 
 
-def _matrix(values: Sequence[Any] | FloatArray, count: int) -> Rows:
+def _matrix(values: Sequence[Any] | FloatArray, count: int) -> FloatArray:
     """The checked rows of `count` · 30 values."""
     if not isinstance(values, np.ndarray):
-        if count == 1:
-            return row_from_instance(values)
         return rows_from_instances([values[i : i + _WIDTH] for i in range(0, len(values), _WIDTH)])
     rows = values.reshape(count, _WIDTH)
-    if count == 1 and is_sound(row := rows[0].tolist()):
-        return cast("Sequence[float]", row)
     check_rows(rows)
     return rows
 
@@ -173,13 +167,13 @@ def _check_shape(tensor: Tensor, count: int, width: int) -> None:
         raise InvalidInput(f"{short(tensor.name)}: has shape {shape}, must be {wanted}")
 
 
-def _check_integers(tensor: Tensor, rows: Rows, columns: Sequence[str]) -> None:
+def _check_integers(tensor: Tensor, rows: FloatArray, columns: Sequence[str]) -> None:
     """Raise InvalidRows where a tensor of an integer type has a number that is not of that type."""
     datatype = tensor.datatype.upper()
     if datatype not in _RANGES or isinstance(tensor.data, (bytes, memoryview)):
         return
     bounds = _RANGES[datatype]
-    values = np.atleast_2d(rows)[:, [INPUTS.index(name) for name in columns]]
+    values = rows[:, [INPUTS.index(name) for name in columns]]
     bad = np.argwhere((values != np.floor(values)) | (values < bounds.min) | (values > bounds.max))
     if bad.size:
         places = [(int(row), int(place)) for row, place in bad[:MAX_REPORTED]]

@@ -13,14 +13,24 @@ import numpy as np
 import orjson
 
 from fraudkit.errors import InvalidInput
-from fraudkit.schema import FloatArray, check_rows, row_from_instance, rows_from_instances
+from fraudkit.schema import FloatArray, check_rows, rows_from_instances
 from fraudkit.scoring import ALERTS
 from serving.predictor import documents
 from serving.predictor.documents import Document
-from serving.predictor.request import Names, Request, Rows, Scores, check_count, check_id, fresh_id, named
+from serving.predictor.request import (
+    Names,
+    Request,
+    Scores,
+    by_level,
+    check_count,
+    check_id,
+    each,
+    fresh_id,
+    named,
+)
 
-_VERDICTS: Final = tuple(
-    b',"label":%d,"alert":"%s"' % (level > 0, alert.encode()) for level, alert in enumerate(ALERTS)
+_VERDICTS: Final = by_level(
+    *(b',"label":%d,"alert":"%s"' % (level > 0, alert.encode()) for level, alert in enumerate(ALERTS))
 )
 
 
@@ -38,7 +48,7 @@ def write(request: Request, scores: Scores, version: str) -> bytes:
     """The V1 answer, with reasons where `scores` has them."""
     names = request.names.quoted()
     probabilities = orjson.dumps(scores.probabilities, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
-    verdicts = list(map(_VERDICTS.__getitem__, scores.levels))
+    verdicts = each(_VERDICTS, scores.levels)
     if scores.reasons is not None:
         reasons = map(orjson.dumps, scores.reasons)
         verdicts = [b'%s,"reasons":%s' % pair for pair in zip(verdicts, reasons, strict=True)]
@@ -68,17 +78,17 @@ def _interpret(document: Document, header_id: str, most: int) -> Request:
     return Request(rows, names, own_id or request_id)
 
 
-def _instances(instances: list[Any], request_id: str) -> tuple[Names, Rows]:
+def _instances(instances: list[Any], request_id: str) -> tuple[Names, FloatArray]:
     own = {
         row: instance.pop("id")
         for row, instance in enumerate(instances)
         if isinstance(instance, dict) and "id" in instance
     }
     names = named(request_id, len(instances), own)
-    return names, row_from_instance(instances[0]) if len(instances) == 1 else rows_from_instances(instances)
+    return names, rows_from_instances(instances)
 
 
-def _matrix(rows: FloatArray) -> Rows:
+def _matrix(rows: FloatArray) -> FloatArray:
     if rows.shape[1:] != (30,):
         return rows_from_instances(rows.tolist())
     check_rows(rows)

@@ -7,7 +7,7 @@ does; what would change the answer (classification, shared memory) is refused.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -25,20 +25,24 @@ from serving.predictor.request import (
     Limits,
     Request,
     Scores,
+    by_level,
     check_count,
     check_id,
+    each,
     fresh_id,
 )
 from serving.predictor.tensors import Bytes, Tensor, pack, rows_and_names
 
-_LABELS: Final = (b"0", b"1", b"1")
+_LONGEST_KNOWN: Final = 4_096
+"""Bytes up to which the JSON before bytes is remembered."""
+_LABELS: Final = by_level(b"0", b"1", b"1")
 _HEADS: Final = {
     name: b'{"name":"%s","datatype":"%s"' % (name.encode(), datatype.encode())
     for name, datatype in OUTPUTS.items()
 }
 _ALL: Final = frozenset(OUTPUTS)
 _NONE: Final[frozenset[str]] = frozenset()
-_ALERTS: Final = (b'"normal"', b'"review"', b'"block"')
+_ALERTS: Final = by_level(b'"normal"', b'"review"', b'"block"')
 
 
 class Written(NamedTuple):
@@ -104,6 +108,8 @@ def read(body: bytes, header_id: str, limits: Limits, json_size: int | None = No
         return documents.read(body, partial(_interpret, header_id=header_id, limits=limits, rest=b""))
     if json_size > len(body):
         raise InvalidInput(f"Inference-Header-Content-Length: is {json_size:,}, the body has {len(body):,} bytes")
+    if json_size <= _LONGEST_KNOWN:
+        return _request(known(body[:json_size]), header_id, limits, memoryview(body)[json_size:])
     rest = memoryview(body)[json_size:]
     return documents.read(body[:json_size], partial(_interpret, header_id=header_id, limits=limits, rest=rest))
 
@@ -122,7 +128,7 @@ def write(request: Request, scores: Scores, name: str, version: str) -> Written:
         outputs.append(_HEADS[output] + shape + data + b"}")
     head = orjson.dumps({"model_name": name, "model_version": version, "id": request.id})
     content = b'%s,"outputs":[%s]}' % (head[:-1], b",".join(outputs))
-    return Written(content + b"".join(tail), len(content) if tail else 0)
+    return Written(b"".join((content, *tail)), len(content)) if tail else Written(content, 0)
 
 
 def _data(output: str, request: Request, scores: Scores, reasons: list[bytes]) -> bytes:
@@ -130,9 +136,9 @@ def _data(output: str, request: Request, scores: Scores, reasons: list[bytes]) -
     if output == "probability":
         return orjson.dumps(scores.probabilities, option=orjson.OPT_SERIALIZE_NUMPY)
     if output == "label":
-        items = list(map(_LABELS.__getitem__, scores.levels))
+        items = each(_LABELS, scores.levels)
     elif output == "alert":
-        items = list(map(_ALERTS.__getitem__, scores.levels))
+        items = each(_ALERTS, scores.levels)
     elif output == "id":
         names = request.names.quoted()
         separator = names.tail + b"," + names.head
@@ -142,12 +148,25 @@ def _data(output: str, request: Request, scores: Scores, reasons: list[bytes]) -
     return b"[%s]" % b",".join(items)
 
 
+@lru_cache(maxsize=256)
+def known(head: bytes) -> Asked:
+    """What the JSON before bytes asks for; clients send the same again and again."""
+    return documents.read(head, _asked)
+
+
 def _interpret(document: Document, header_id: str, limits: Limits, rest: Bytes) -> Request:
+    return _request(_asked(document), header_id, limits, rest)
+
+
+def _asked(document: Document) -> Asked:
     try:
-        asked = Asked.model_validate(document)
+        return Asked.model_validate(document)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         raise InvalidInput(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+
+
+def _request(asked: Asked, header_id: str, limits: Limits, rest: Bytes) -> Request:
     tensors = _tensors(asked.inputs, rest)
     binary = _ALL if asked.parameters is not None and asked.parameters.binary_data_output else _NONE
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS

@@ -4,22 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Final, ParamSpec, TypeVar
 
 INLINE_BYTES: Final = 256 * 1024
 """Larger bodies are worked on in a thread, beside the event loop."""
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
+_Task = tuple[Callable[[], Any], asyncio.Future[Any]]
 
 
 class LargeWork:
-    """One thread beside the event loop. More would only have the loop wait for more of them."""
+    """One thread beside the event loop. More would only have the loop wait for more of them.
+
+    What an executor does, without the futures and locks of its own, which cost as much as scoring a thousand rows.
+    """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large")
+        self._tasks: SimpleQueue[_Task] = SimpleQueue()
+        Thread(target=self._work, name="large", daemon=True).start()
 
     async def run(self, work: Callable[_Given, _Result], *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
         """The result of `work`, once it was its turn."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
+        done: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+        self._tasks.put((lambda: work(*args, **kwargs), done))
+        return await done
+
+    def _work(self) -> None:
+        while True:
+            work, done = self._tasks.get()
+            try:
+                settle, outcome = done.set_result, work()
+            except BaseException as error:  # noqa: BLE001  # it is raised where the result is awaited
+                settle, outcome = done.set_exception, error
+            done.get_loop().call_soon_threadsafe(_settle, done, settle, outcome)
+            del work, done, settle, outcome  # nothing is kept while the next is waited for
+
+
+def _settle(done: asyncio.Future[Any], settle: Callable[[Any], None], outcome: Any) -> None:
+    if not done.done():  # who asked may have gone
+        settle(outcome)

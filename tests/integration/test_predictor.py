@@ -13,6 +13,7 @@ import uuid
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import grpc
@@ -432,12 +433,38 @@ def test_explain_gives_thirty_reasons_that_add_up_to_the_log_odds(
         assert typical + sum(r["contribution"] for r in reasons) == pytest.approx(logit, rel=1e-9)
 
 
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_integers_have_the_reasons_of_the_same_floats(
+    client: httpx.Client, channel: grpc.Channel, bundle: Bundle, count: int
+) -> None:
+    rows = np.round(transactions(count, seed=22)).clip(0, 100)
+    whole = rows.astype(int)
+    named: dict[str, Any] = {"outputs": [{"name": "reasons"}]}
+    expected = [[asdict(reason) for reason in reasons] for reasons in bundle.scorer.reasons(rows)]
+    by_name = [dict(zip(INPUTS, row, strict=True)) for row in whole.tolist()]
+    answers = [
+        [row["reasons"] for row in client.post(EXPLAIN, json={"instances": instances}).json()["predictions"]]
+        for instances in (whole.tolist(), by_name, rows.tolist())
+    ]
+    body, headers = binary(matrix(whole, "INT8"), **named)
+    for given in (matrix(whole, "INT8"), matrix(whole), matrix(rows)):
+        response = client.post(INFER, json=v2(given, **named))
+        answers.append(list(map(json.loads, read_v2(response.content, {})["reasons"])))
+        answer = read_message(infer(channel, infer_message(given, outputs=["reasons"])))
+        answers.append(list(map(json.loads, answer["reasons"])))
+    response = client.post(INFER, content=body, headers=headers)
+    answers.append(list(map(json.loads, read_v2(response.content, {})["reasons"])))
+    for found in answers:
+        assert found == expected
+
+
 def test_the_same_probability_is_predicted_and_explained(client: httpx.Client) -> None:
     rows = transactions(40, seed=9)
     for batch in (rows, rows[:1]):
         document = {"instances": batch.tolist(), "id": "x"}
         predicted, explained = (read_v1(client.post(path, json=document).json()) for path in (PREDICT, EXPLAIN))
         del explained["reasons"]
+        exactly(predicted.pop("probability"), explained.pop("probability"))
         assert predicted == explained
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import numpy as np
@@ -22,9 +21,7 @@ from fraudkit.schema import (
     check_labels,
     check_rows,
     hour_of_day,
-    is_sound,
     number,
-    row_from_instance,
     rows_from_instances,
 )
 
@@ -238,75 +235,6 @@ def test_whatever_comes_gives_checked_rows_or_a_refusal(instances: list[object])
         problem = error
     assert problem is None or (problem.total and problem.violations)
     check_rows(rows)
-
-
-ODD = (
-    st.none()
-    | st.booleans()
-    | st.text(max_size=3)
-    | st.integers()
-    | st.floats()
-    | st.sampled_from(
-        [10**12, 10**12 + 1, 10**400, -(10**400), LIMIT, -LIMIT, math.nextafter(LIMIT, math.inf), -0.0]
-    )
-    | st.sampled_from(
-        [math.nan, math.inf, np.float64(1.5), np.float64("nan"), np.int64(3), Decimal(1), [1.0], {}, 1j]
-    )
-)
-
-
-@st.composite
-def instances(draw: st.DrawFn) -> object:
-    """A row, by position or by name, of which some values are odd, or too many or too few."""
-    values: list[object] = list(draw(st.sampled_from([GOOD, list(range(30)), [-value for value in GOOD]])))
-    for place in draw(st.lists(st.integers(0, 29), max_size=3)):
-        values[place] = draw(ODD)
-    width = draw(st.sampled_from([30, 30, 30, 30, 29, 0]))
-    form = draw(st.sampled_from(["list", "list", "tuple", "object", "object with more"]))
-    if form.startswith("object"):
-        more = {draw(st.sampled_from(["V29", "id", ""])): 1.0} if form.endswith("more") else {}
-        return dict(zip(INPUTS, values[:width], strict=False)) | more
-    return tuple(values[:width]) if form == "tuple" else values[:width] + draw(st.sampled_from([[], [], [1.0]]))
-
-
-def outcome(read: Callable[[], Sequence[float]]) -> str | list[float]:
-    """The row that is read, or what the refusal says."""
-    try:
-        return list(map(float, read()))
-    except InvalidRows as error:
-        return str(error)
-
-
-@given(instances() | ODD)
-def test_one_instance_is_read_like_the_first_of_many(instance: object) -> None:
-    alone = outcome(lambda: row_from_instance(instance))
-    assert alone == outcome(lambda: rows_from_instances([instance])[0].tolist())
-    if isinstance(alone, list):
-        check_rows(np.array([alone]))
-
-
-@given(
-    st.lists(ODD | st.floats(0, 1e12), max_size=31) | instances().filter(lambda made: not isinstance(made, dict))
-)
-def test_what_is_plainly_sound_is_a_row(values: Sequence[object]) -> None:
-    if is_sound(values):
-        assert rows_from_instances([values])[0].tolist() == [float(value) for value in values]  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", ["Time", "V1", "V28", "Amount"])
-@pytest.mark.parametrize(
-    "value", [math.nan, math.inf, -math.inf, 2 * LIMIT, -2 * LIMIT, 10**13, True, None, "1", 1j]
-)
-def test_no_row_with_a_wrong_value_is_plainly_sound(name: str, value: object) -> None:
-    assert is_sound(GOOD)
-    assert is_sound(tuple(range(30)))
-    assert not is_sound(with_value(name, value))
-
-
-@pytest.mark.parametrize("name", ["Time", "Amount"])
-def test_what_must_not_be_negative_is_not_plainly_sound_where_it_is(name: str) -> None:
-    assert not is_sound(with_value(name, -5e-324))
-    assert is_sound(with_value(name, -0.0))
 
 
 @pytest.mark.parametrize(
