@@ -113,15 +113,12 @@ class Predictor:
         began = perf_counter()
         version = self._version  # which may change while this request is answered
         endpoint = self._endpoints.get(scope["path"], self._elsewhere)
-        if endpoint.rest and scope["method"] in ("GET", "HEAD"):
-            await self._rest({**scope, "method": "GET"}, receive, partial(_send_versioned, version, send))
-            return
-        if endpoint.post and scope["method"] == "POST":
+        if scope["method"] == "POST" and endpoint.post is not None:
             headers = dict(scope["headers"])
             message, plain = NOTHING, None
             if has_arrived(receive):
                 message = await receive()
-                if endpoint.plain and self._model.ready:
+                if endpoint.plain is not None and self._model.ready:
                     plain = endpoint.plain(message["body"], headers)
             if plain is not None:
                 body, probability, level, request_id, size = plain
@@ -137,6 +134,9 @@ class Predictor:
                     self._log(scope, version, 200, 1, seconds, request_id)
                 return
             reply = await self._guarded(scope, self._post(endpoint, headers, message, receive))
+        elif endpoint.rest and scope["method"] in ("GET", "HEAD"):
+            await self._rest({**scope, "method": "GET"}, receive, partial(_send_versioned, version, send))
+            return
         else:
             reply = await self._guarded(scope, self._get(endpoint, scope))
         length = (b"content-length", b"%d" % len(reply.body))

@@ -101,7 +101,10 @@ class Bodies:
 
 def has_arrived(receive: Receive) -> bool:
     """Whether all of the body is here, as nearly always; waiting takes a timer. uvicorn's `receive` knows."""
-    return not getattr(getattr(receive, "__self__", None), "more_body", True)
+    try:
+        return not receive.__self__.more_body  # type: ignore[attr-defined]
+    except AttributeError:
+        return False
 
 
 def json_size(headers: Headers) -> int | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from random import getrandbits
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -22,8 +22,6 @@ DEFAULT_OUTPUTS: Final = ("probability", "label", "alert", "id")
 
 _FRESH: Final[list[str]] = []
 _NUMBERS: Final = [b"%d" % row for row in range(1_000)]
-_RANDOM_BITS: Final = ~(0xF << 76 | 0x3 << 62)
-_VERSION_4: Final = 0x4 << 76 | 0x2 << 62
 
 
 class Refused(InvalidInput):
@@ -121,15 +119,20 @@ def fresh_id() -> str:
     try:
         return _FRESH.pop()
     except IndexError:
-        lot = [_uuid() for _ in range(256)]
+        lot = _uuids(256)
         mine = lot.pop()
         _FRESH.extend(lot)
         return mine
 
 
-def _uuid() -> str:
-    digits = f"{getrandbits(128) & _RANDOM_BITS | _VERSION_4:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+def _uuids(count: int) -> list[str]:
+    digits = os.urandom(16 * count).hex()
+    starts = range(0, len(digits), 32)
+    return [
+        f"{digits[i : i + 8]}-{digits[i + 8 : i + 12]}-4{digits[i + 13 : i + 16]}-"
+        f"8{digits[i + 17 : i + 20]}-{digits[i + 20 : i + 32]}"
+        for i in starts
+    ]
 
 
 def numbers(count: int) -> list[bytes]:

@@ -31,7 +31,9 @@ _TENSOR_NAMES: Final = 4
 _LARGE: Final = 1e3
 """Components beyond this are left to numpy: the order in which terms are added could show in the twelfth digit."""
 _LONGEST_NAME: Final = 256
-_NOT_PLAIN: Final = (ValueError, TypeError, KeyError)
+_BEGIN: Final = len('{"inputs":')
+_NUMBERS: Final = frozenset((int, float))
+_NOT_PLAIN: Final = (ValueError, TypeError, KeyError, IndexError)
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_.:/@-]{1,256}").fullmatch
 
 
@@ -73,7 +75,7 @@ class Single:
             document = orjson.loads(body)
             [row] = document["instances"]
             own_id = _own_id(document) if len(document) > 1 else ""
-            if _doubtful(body, len(document)):
+            if body.count(b":") != len(document) or not _no_booleans(body, row):
                 return None
             probability, level = self._score(row)
         except _NOT_PLAIN:
@@ -99,7 +101,8 @@ class Single:
                 or name in _RESERVED
                 or len(name) > _LONGEST_NAME
                 or len(tensor) > _TENSOR_NAMES
-                or _doubtful(body, len(document) + _TENSOR_NAMES)
+                or body.count(b":") != len(document) + _TENSOR_NAMES  # a name twice: each has a colon
+                or not _no_booleans(body, tensor["data"])
             ):
                 return None
             probability, level = self._score(tensor["data"])
@@ -128,15 +131,12 @@ class Single:
 
     def _score(self, row: Any) -> tuple[float, int]:
         """Probability and alert of thirty numbers; ValueError or TypeError when they are not plainly a row."""
-        components = row[1:29]
-        if (
-            len(row) != _WIDTH
-            or not (0.0 <= row[0] <= LIMIT and 0.0 <= row[-1] <= LIMIT)
-            or min(components) < -_LARGE
-            or max(components) > _LARGE
-        ):
+        time, components, amount = row[0], row[1:29], row[29]
+        if len(row) != _WIDTH or not (0.0 <= time <= LIMIT and 0.0 <= amount <= LIMIT):
             raise ValueError
-        scored = self._scorer.score_row(row)
+        if min(components) < -_LARGE or max(components) > _LARGE:
+            raise ValueError
+        scored = self._scorer.score_row(time, components, amount)
         if scored[0] != scored[0]:  # min and max may pass over NaN; the score does not
             raise ValueError
         return scored
@@ -150,9 +150,12 @@ def _own_id(document: Any) -> str:
     return own_id or ""
 
 
-def _doubtful(body: bytes, names: int) -> bool:
-    """Whether a body may have a name twice (each has a colon), or true and false (to Python they are numbers)."""
-    return body.count(b":") != names or b"true" in body or b"false" in body
+def _no_booleans(body: bytes, row: Any) -> bool:
+    """Whether a row in JSON has neither true nor false, which to Python are numbers.
+
+    They have a u or an l, as names may have; but most bodies have none after the name `inputs`.
+    """
+    return (body.find(b"u", _BEGIN) < 0 and body.find(b"l", _BEGIN) < 0) or _NUMBERS.issuperset(map(type, row))
 
 
 def _caller(body: bytes, headers: Headers) -> str:
