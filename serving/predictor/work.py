@@ -30,7 +30,12 @@ class LargeWork:
         """The result of `work`, once it was its turn."""
         done: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
         self._tasks.put((lambda: work(*args, **kwargs), done))
-        return await done
+        try:
+            return await done
+        finally:
+            # An error refers to this frame, and by this name the frame to the error: a cycle that would keep the
+            # whole of a refused body until a collection that stops everything.
+            del done
 
     def _work(self) -> None:
         while True:
