@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from contextlib import suppress
 
 import pytest
 
@@ -70,10 +71,8 @@ def test_nothing_of_a_body_is_left_once_it_is_answered(fails: bool) -> None:
 
     async def ask() -> None:
         large = LargeWork()
-        try:
+        with suppress(ValueError):
             await large.run(work, Body())
-        except ValueError:
-            pass
         await large.run(lambda: None)
         assert seen[0]() is None, "a cycle keeps it until a collection, which stops everything"
 
