@@ -31,6 +31,7 @@ class Bodies:
 
     def __init__(self, limit: int, seconds: float) -> None:
         self._limit = limit
+        self._most = HELD_BODIES * limit
         self._seconds = seconds
         self.held = 0
 
@@ -85,11 +86,12 @@ class Bodies:
         try:
             while more:
                 message = await receive()
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                self.held += len(chunks[-1])
-                self.check(size)
-                if self.held > HELD_BODIES * self._limit:
+                chunk = message.get("body", b"")
+                chunks.append(chunk)
+                size += len(chunk)
+                self.held += len(chunk)
+                if size > self._limit or self.held > self._most:
+                    self.check(size)
                     busy = "too many large requests at a time; try again later"
                     raise Refused(503, busy, (b"retry-after", b"1"), _CLOSE)
                 # A client that left (http.disconnect) leaves a body that is cut off; nobody reads that answer.

@@ -87,11 +87,12 @@ def _parse(body: bytes) -> Document:
 def _long(body: bytes) -> Any:
     if body.startswith(BOM_UTF8):  # simdjson alone would take it
         raise _UnusualError
+    lists = _lists(body)  # while the body is still in the processor's cache
     root = simdjson.Parser().parse(body)
     reader = _Arrays()
     document = reader.value(root)
     # A list within what became an array of numbers would have been flattened.
-    return document if _begin(body, reader.lists) else _Lists().value(root)
+    return document if reader.lists == lists else _Lists().value(root)
 
 
 def _careful(body: bytes) -> Document:
@@ -127,17 +128,18 @@ def _names(document: Any) -> int:
     return count
 
 
-def _begin(body: bytes, lists: int) -> bool:
-    """Whether as many lists begin in `body` as are known; a bracket within a text is taken for one."""
-    if lists <= _FEW:
-        place = -1
-        for _ in range(lists):
-            place = body.find(b"[", place + 1)
-        return body.find(b"[", place + 1) < 0
+def _lists(body: bytes) -> int:
+    """How many lists begin in `body`, or seem to, within a text."""
+    place, count = body.find(b"["), 0
+    while place >= 0 and count < _FEW:
+        count += 1
+        place = body.find(b"[", place + 1)
+    if place < 0:
+        return count
     content = np.frombuffer(body, np.uint8)
     # In blocks: they stay in the processor's cache.
     blocks = (content[first : first + _BLOCK] == _LIST for first in range(0, len(content), _BLOCK))
-    return sum(map(np.count_nonzero, blocks)) == lists
+    return int(sum(map(np.count_nonzero, blocks)))
 
 
 class _Careful:

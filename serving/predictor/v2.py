@@ -35,7 +35,6 @@ from serving.predictor.tensors import Bytes, Tensor, pack, rows_and_names
 
 _LONGEST_KNOWN: Final = 4_096
 """Bytes up to which the JSON before bytes is remembered."""
-_LABELS: Final = by_level(b"0", b"1", b"1")
 _HEADS: Final = {
     name: b'{"name":"%s","datatype":"%s"' % (name.encode(), datatype.encode())
     for name, datatype in OUTPUTS.items()
@@ -136,8 +135,10 @@ def _data(output: str, request: Request, scores: Scores, reasons: list[bytes]) -
     if output == "probability":
         return orjson.dumps(scores.probabilities, option=orjson.OPT_SERIALIZE_NUMPY)
     if output == "label":
-        items = each(_LABELS, scores.levels)
-    elif output == "alert":
+        digits = np.full(2 * len(scores.levels) - 1, ord(","), np.uint8)
+        digits[::2] = ord("0") + (scores.levels > 0)
+        return b"[%s]" % digits.tobytes()
+    if output == "alert":
         items = each(_ALERTS, scores.levels)
     elif output == "id":
         names = request.names.quoted()
