@@ -25,7 +25,7 @@ from serving.predictor.app import Predictor, kserve_app
 from serving.predictor.grpc_service import GrpcService
 from serving.predictor.metrics import Metrics
 from serving.predictor.model import FraudModel
-from serving.predictor.server import Server
+from serving.predictor.server import Protocol, Server
 from serving.predictor.work import LargeWork
 
 log = structlog.get_logger()
@@ -124,6 +124,7 @@ def _config(app: Predictor, options: argparse.Namespace) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         interface="asgi3",
+        http=Protocol,
         loop=options.event_loop,
         lifespan="off",
         ws="none",

@@ -179,7 +179,8 @@ class Predictor:
         self._check_ready()
         body = await self._bodies.read(message, headers, receive)
         post = cast("Post", endpoint.post)
-        if len(body) <= endpoint.inline and b"content-encoding" not in headers:
+        inline = len(body) <= (INLINE_EXPLAINED_BYTES if _may_explain(body, headers) else endpoint.inline)
+        if inline and b"content-encoding" not in headers:
             return post(body, caller, headers)
         self._bodies.held += len(body)
         try:
@@ -267,6 +268,11 @@ class Predictor:
     def _check_ready(self) -> None:
         if not self._model.ready:
             raise Refused(503, f"the model {self._model.name} is not ready")
+
+
+def _may_explain(body: bytes, headers: Headers) -> bool:
+    """Whether a body that is not short may ask for reasons, which are thirty for a row."""
+    return len(body) > INLINE_EXPLAINED_BYTES and body.find(b'"reasons"', 0, json_size(headers)) >= 0
 
 
 async def _send_versioned(version: Field, send: Send, message: Message) -> None:

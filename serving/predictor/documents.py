@@ -31,6 +31,8 @@ _FEW: Final = 80
 _LIST: Final = ord("[")
 _BLOCK: Final = 64 * 1024
 
+MOST_LISTS: Final = 100_000
+"""Most lists of a body that Python's reader takes; the largest request has a tenth of them."""
 MOST_NAMES: Final = 64
 """Most names of an object that the fast reader takes; those of a sound request are half as many."""
 
@@ -97,6 +99,8 @@ def _long(body: bytes) -> Any:
 
 def _careful(body: bytes) -> Document:
     """The document as Python's reader has it, which says where a mistake is, and lets other threads run."""
+    if len(body) > SHORT and _lists(body) > MOST_LISTS:  # empty ones have no callbacks
+        raise InvalidInput(f"the body has more than {MOST_LISTS:,} lists, more than its rows can need")
     try:
         read = _Careful(body)
     except RecursionError as error:

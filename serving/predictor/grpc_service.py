@@ -40,6 +40,10 @@ from serving.predictor.work import INLINE_BYTES, LargeWork
 log = structlog.get_logger()
 
 SERVICE: Final = "inference.GRPCInferenceService"
+CONCURRENT: Final = 100
+"""Calls at a time. gRPC holds their messages in full before anybody here sees one."""
+MESSAGE_BYTES: Final = 8 * 1024 * 1024
+"""Most bytes of a message: 10,000 rows have 2.4 MB, and as much again with long ids."""
 _CODES: Final = {
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
@@ -67,10 +71,13 @@ _CONTENTS: Final = {
 class Answered:
     """What a method made of a message, and what of it is counted and logged."""
 
-    def __init__(self, message: Message, scores: Scores | None = None, request_id: str = "") -> None:
+    def __init__(
+        self, message: Message, scores: Scores | None = None, request_id: str = "", version: str = ""
+    ) -> None:
         self.content = message.SerializeToString()
         self.scores = scores
         self.id = request_id
+        self.version = version
 
 
 class GrpcService:
@@ -88,13 +95,13 @@ class GrpcService:
         Raises:
             PermanentError: The address cannot be listened on.
         """
-        limit = self._settings.max_bytes
+        limit = min(self._settings.max_bytes, MESSAGE_BYTES)
         options = [
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a replica
         ]
-        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=1_000)
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CONCURRENT)
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, self._handlers())])
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -158,7 +165,7 @@ class GrpcService:
                 rows=len(scores.levels) if scores else 0,
                 milliseconds=round(seconds * 1e3, 3),
                 id=answered.id if answered else "",
-                model_version=self._model.current.version,
+                model_version=(answered and answered.version) or self._model.current.version,
             )
 
     def _server_metadata(self, _: bytes, __: str) -> Answered:
@@ -195,7 +202,7 @@ class GrpcService:
             raise Refused(503, f"the model {model.name} is not ready")
         request = self._request(asked, caller)
         scores = model.score(request, explain="reasons" in request.outputs)
-        return Answered(_answer(request, scores, model), scores, request.names.request)
+        return Answered(_answer(request, scores, model), scores, request.names.request, model.version)
 
     def _request(self, asked: Any, caller: str) -> Request:
         own_id = check_id(asked.id, "id")

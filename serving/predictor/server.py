@@ -9,6 +9,30 @@ from typing import Any
 
 import grpc
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+MOST_HEAD_BYTES = 64 * 1024
+"""Most bytes of a request's head. uvicorn alone knows no bound."""
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, which closes a connection whose head does not end."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._known: object = None
+        self._head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived."""
+        super().data_received(data)
+        request: RequestResponseCycle | None = self.cycle
+        if request is not self._known:
+            self._known, self._head_bytes = request, 0
+        elif request is None or request.response_complete:
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self.transport.close()
 
 
 class Server(uvicorn.Server):

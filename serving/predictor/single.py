@@ -17,7 +17,7 @@ from fraudkit.errors import InvalidInput
 from fraudkit.schema import INPUTS, LIMIT
 from fraudkit.scoring import ALERTS, Scorer
 from serving.predictor import v2
-from serving.predictor.body import BINARY, INFERENCE_HEADER, JSON, Headers
+from serving.predictor.body import BINARY, INFERENCE_HEADER, JSON, Headers, json_size
 from serving.predictor.documents import SHORT
 from serving.predictor.request import fresh_id
 from serving.predictor.tensors import pack_text
@@ -33,7 +33,7 @@ _LARGE: Final = 1e3
 _LONGEST_NAME: Final = 256
 _BEGIN: Final = len('{"inputs":')
 _NUMBERS: Final = frozenset((int, float))
-_NOT_PLAIN: Final = (ValueError, TypeError, KeyError, IndexError)
+_NOT_PLAIN: Final = (ValueError, TypeError, KeyError, IndexError, InvalidInput)
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_.:/@-]{1,256}").fullmatch
 
 
@@ -116,11 +116,11 @@ class Single:
     def _binary(self, body: bytes, headers: Headers) -> Plain | None:
         try:
             caller = _caller(body, headers)
-            json_size = int(headers[INFERENCE_HEADER])
-            row_format = _binary_format(body[:json_size])
-            if row_format is None or len(body) != json_size + row_format.size:
+            size = json_size(headers) or 0
+            row_format = _binary_format(body[:size])
+            if row_format is None or len(body) != size + row_format.size:
                 return None
-            probability, level = self._score(row_format.unpack_from(body, json_size))
+            probability, level = self._score(row_format.unpack_from(body, size))
         except _NOT_PLAIN:
             return None
         name = caller or fresh_id()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import socket
@@ -1022,3 +1023,17 @@ def test_a_ce_id_over_grpc_is_checked_like_a_header(channel: grpc.Channel) -> No
 def test_a_method_that_is_not_there_is_unimplemented(channel: grpc.Channel) -> None:
     code, _ = grpc_refusal(channel, b"", "ModelStreamInfer")
     assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("size", ["-51", "+137", "1_37", "1e2", "1 37", "9" * 13])
+def test_a_size_of_json_that_is_no_plain_number_is_refused_on_every_path(client: httpx.Client, size: str) -> None:
+    body, headers = binary(matrix(np.array([ROW])), parameters={"binary_data_output": True})
+    for content in (body, b" " + b"\0" * 50):
+        answer = client.post(INFER, content=content, headers=headers | {LENGTH: size})
+        assert (answer.status_code, answer.json().keys()) == (400, {"error"})
+
+
+def test_a_body_of_nothing_but_lists_holds_nobody_up(client: httpx.Client) -> None:
+    bomb = gzip.compress(b'{"instances": [NaN' + b",[]" * 5_000_000 + b"]}")
+    answer = client.post(PREDICT, content=bomb, headers=JSON | {"content-encoding": "gzip"})
+    assert (answer.status_code, "more than 100,000 lists" in answer.json()["error"]) == (400, True)

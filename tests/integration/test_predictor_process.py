@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -523,3 +523,13 @@ def test_a_signal_that_comes_with_the_start_ends_it_too(bundle: Bundle, tmp_path
         os.kill(server.process.pid, signal.SIGTERM)
         assert server.process.wait(30) == 0
         assert server.events() == ["predictor started", "predictor stopped"]
+
+
+def test_a_head_that_does_not_end_is_cut_off(predictor: Server) -> None:
+    sent = 0
+    with socket.create_connection((predictor.host, predictor.port), 10) as connection, suppress(OSError):
+        connection.sendall(b"GET /v2 HTTP/1.1\r\n")
+        while sent < 64 * 1024 * 1024:
+            sent += connection.send(b"a: b\r\n" * 1_000)
+    assert sent < 32 * 1024 * 1024
+    assert httpx.get(f"{predictor.url}/v2/health/ready").status_code == 200
