@@ -152,7 +152,7 @@ V1: dict[str, Mistake] = {
     "an object as value": Mistake({"instances": [changed(1, {"V1": 1})]}, "row 0, V1: {'V1': 1} is not a number"),
     "a deep value": Mistake(raw_row(2, "[" * 200 + "]" * 200), "row 0, V2: "),
     "too deep a value": Mistake(raw_row(2, "[" * 2_000 + "]" * 2_000), "nested too deeply"),
-    "an endless value": Mistake(raw_row(2, "[" * 100_000), "nested too deeply"),
+    "an endless value": Mistake(raw_row(2, "[" * 100_000), "more than 100,000 lists"),
     "a huge integer": Mistake(raw_row(4, "9" * 300), "row 0, V4: 1e+300 is beyond the limit"),
     "an integer beyond double": Mistake(raw_row(4, "9" * 400), "row 0, V4: inf is not a finite number"),
     "a large number": Mistake({"instances": [changed(4, -1e13)]}, "row 0, V4: -1e+13 is beyond the limit"),
