@@ -179,8 +179,8 @@ class Predictor:
         self._check_ready()
         body = await self._bodies.read(message, headers, receive)
         post = cast("Post", endpoint.post)
-        inline = len(body) <= (INLINE_EXPLAINED_BYTES if _may_explain(body, headers) else endpoint.inline)
-        if inline and b"content-encoding" not in headers:
+        short = len(body) <= endpoint.inline and not _may_explain(body, headers)
+        if short and b"content-encoding" not in headers:
             return post(body, caller, headers)
         self._bodies.held += len(body)
         try:
