@@ -140,9 +140,9 @@ class Scorer:
         """
         typical = np.asarray(self.typical)
         parts = np.empty_like(rows)
-        hours = self._arrays[1]
-        parts[:, 0] = hours[hour_of_day(rows[:, 0])] - hours[hour_of_day(typical[:1])]
-        parts[:, 1:29] = (rows[:, 1:29] - typical[1:29]) * np.asarray(self.weights[2:30])
+        weights, offsets = self._arrays
+        parts[:, 0] = offsets[hour_of_day(rows[:, 0])] - offsets[hour_of_day(typical[:1])]
+        parts[:, 1:29] = (rows[:, 1:29] - typical[1:29]) * weights
         parts[:, 29] = (np.log1p(rows[:, 29]) - np.log1p(typical[29])) * self.weights[30]
         return parts
 

@@ -27,12 +27,10 @@ from serving.predictor.metrics import Metrics, Operation, Series
 from serving.predictor.model import FraudModel, Loaded, server_info
 from serving.predictor.request import Limits, Refused, Reply, check_id, fresh_id
 from serving.predictor.single import Plain, Single
-from serving.predictor.work import INLINE_BYTES, LargeWork
+from serving.predictor.work import INLINE_BYTES, INLINE_EXPLAINED_BYTES, LargeWork, may_explain
 
 log = structlog.get_logger()
 
-INLINE_EXPLAINED_BYTES: Final = 16 * 1024
-"""Like `INLINE_BYTES`, for requests that may ask for reasons, which are thirty for a row."""
 _JSON_FIELD: Final = (b"content-type", JSON)
 _BINARY_FIELD: Final = (b"content-type", BINARY)
 _KSERVE: Final = ("/", "/v1/models", "/v2/models", "/v2/health/live", "/metrics")
@@ -52,6 +50,7 @@ class Endpoint(NamedTuple):
         get: Answers GET and HEAD.
         post: Answers POST.
         inline: Bytes of a body beyond which it is worked on beside the event loop.
+        outputs: Whether a body names the outputs that it wants, reasons perhaps among them.
         plain: Answers a plain request of one row, given a body and the headers; None when it is not plain.
         rest: Whether KServe's app answers GET and HEAD.
     """
@@ -60,6 +59,7 @@ class Endpoint(NamedTuple):
     get: Callable[[], bytes] | None = None
     post: Post | None = None
     inline: int = INLINE_BYTES
+    outputs: bool = False
     plain: Callable[[bytes, Headers], Plain | None] | None = None
     rest: bool = False
 
@@ -179,8 +179,8 @@ class Predictor:
         self._check_ready()
         body = await self._bodies.read(message, headers, receive)
         post = cast("Post", endpoint.post)
-        short = len(body) <= endpoint.inline and not _may_explain(body, headers)
-        if short and b"content-encoding" not in headers:
+        long = len(body) > endpoint.inline or (endpoint.outputs and may_explain(body, json_size(headers)))
+        if not long and b"content-encoding" not in headers:
             return post(body, caller, headers)
         self._bodies.held += len(body)
         try:
@@ -212,6 +212,7 @@ class Predictor:
         infer = Endpoint(
             counted(Operation("v2", "infer")),
             post=partial(self._infer, model),
+            outputs=True,
             plain=single.v2,
         )
         paths = {path: Endpoint(counted(Operation("http", "kserve")), rest=True) for path in _KSERVE}
@@ -268,11 +269,6 @@ class Predictor:
     def _check_ready(self) -> None:
         if not self._model.ready:
             raise Refused(503, f"the model {self._model.name} is not ready")
-
-
-def _may_explain(body: bytes, headers: Headers) -> bool:
-    """Whether a body that is not short may ask for reasons, which are thirty for a row."""
-    return len(body) > INLINE_EXPLAINED_BYTES and body.find(b'"reasons"', 0, json_size(headers)) >= 0
 
 
 async def _send_versioned(version: Field, send: Send, message: Message) -> None:

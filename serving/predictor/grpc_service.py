@@ -35,7 +35,7 @@ from serving.predictor.request import (
     fresh_id,
 )
 from serving.predictor.tensors import Tensor, pack, rows_and_names
-from serving.predictor.work import INLINE_BYTES, LargeWork
+from serving.predictor.work import INLINE_BYTES, LargeWork, may_explain
 
 log = structlog.get_logger()
 
@@ -132,7 +132,7 @@ class GrpcService:
             answered, code, problem = None, grpc.StatusCode.OK, ""
             try:
                 caller = check_id(_caller(context), "ce-id")
-                if len(content) <= INLINE_BYTES:
+                if len(content) <= INLINE_BYTES and not may_explain(content):
                     answered = method(content, caller)
                 else:
                     answered = await self._large.run(method, content, caller)

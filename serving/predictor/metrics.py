@@ -1,7 +1,6 @@
 """What the predictor counts, in Prometheus' terms, with buckets that fit a request of some fifty microseconds.
 
-Counts are plain numbers, which the event loop alone touches; prometheus_client reads them when it is asked. Its
-own counters cost more than a request's validation.
+Counts are plain numbers, which the event loop alone touches; prometheus_client reads them when it is asked.
 """
 
 from __future__ import annotations
@@ -132,7 +131,7 @@ class Metrics(Collector):
             self._count_waiting()
 
     def single(self, series: Series, seconds: float, probability: float, level: int) -> None:
-        """Count a request with one row that was answered; in lots, for counting takes as long as scoring."""
+        """Count a request with one row that was answered; in lots, which takes a quarter of the time."""
         series.waiting.append(seconds)
         self._alerts[level] += 1
         self._waiting.append(probability)

@@ -115,7 +115,7 @@ def by_level(*texts: bytes) -> NDArray[np.object_]:
 
 
 def fresh_id() -> str:
-    """A new UUID of version 4. They are made in lots: once the code is at hand, each takes a third of the time."""
+    """A new UUID of version 4. They are made in lots, with one call for random bytes."""
     try:
         return _FRESH.pop()
     except IndexError:

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from fraudkit.errors import InvalidInput
-from fraudkit.schema import FloatArray, check_rows, rows_from_instances
+from fraudkit.schema import INPUTS, FloatArray, check_rows, rows_from_instances
 from fraudkit.scoring import ALERTS
 from serving.predictor import documents
 from serving.predictor.documents import Document
@@ -89,7 +89,7 @@ def _instances(instances: list[Any], request_id: str) -> tuple[Names, FloatArray
 
 
 def _matrix(rows: FloatArray) -> FloatArray:
-    if rows.shape[1:] != (30,):
+    if rows.shape[1:] != (len(INPUTS),):
         return rows_from_instances(rows.tolist())
     check_rows(rows)
     return rows

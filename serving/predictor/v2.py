@@ -7,6 +7,7 @@ does; what would change the answer (classification, shared memory) is refused.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -16,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fraudkit.errors import InvalidInput
 from fraudkit.schema import INPUTS
+from fraudkit.scoring import ALERTS
 from serving.predictor import documents
-from serving.predictor.documents import Document, short
+from serving.predictor.documents import Document, Doubtful, short
 from serving.predictor.request import (
     DEFAULT_OUTPUTS,
     MAX_ID,
@@ -41,7 +43,7 @@ _HEADS: Final = {
 }
 _ALL: Final = frozenset(OUTPUTS)
 _NONE: Final[frozenset[str]] = frozenset()
-_ALERTS: Final = by_level(b'"normal"', b'"review"', b'"block"')
+_ALERTS: Final = by_level(*(b'"%s"' % alert.encode() for alert in ALERTS))
 
 
 class Written(NamedTuple):
@@ -107,10 +109,11 @@ def read(body: bytes, header_id: str, limits: Limits, json_size: int | None = No
         return documents.read(body, partial(_interpret, header_id=header_id, limits=limits, rest=b""))
     if json_size > len(body):
         raise InvalidInput(f"Inference-Header-Content-Length: is {json_size:,}, the body has {len(body):,} bytes")
+    head, rest = body[:json_size], memoryview(body)[json_size:]
     if json_size <= _LONGEST_KNOWN:
-        return _request(known(body[:json_size]), header_id, limits, memoryview(body)[json_size:])
-    rest = memoryview(body)[json_size:]
-    return documents.read(body[:json_size], partial(_interpret, header_id=header_id, limits=limits, rest=rest))
+        with suppress(Doubtful):  # then its rows can be named below
+            return _request(known(head), header_id, limits, rest)
+    return documents.read(head, partial(_interpret, header_id=header_id, limits=limits, rest=rest))
 
 
 def write(request: Request, scores: Scores, name: str, version: str) -> Written:

@@ -1037,3 +1037,10 @@ def test_a_body_of_nothing_but_lists_holds_nobody_up(client: httpx.Client) -> No
     bomb = gzip.compress(b'{"instances": [NaN' + b",[]" * 5_000_000 + b"]}")
     answer = client.post(PREDICT, content=bomb, headers=JSON | {"content-encoding": "gzip"})
     assert (answer.status_code, "more than 100,000 lists" in answer.json()["error"]) == (400, True)
+
+
+def test_a_nan_in_the_json_of_a_body_with_bytes_is_named_by_its_row(client: httpx.Client) -> None:
+    rows = [[*ROW], [*ROW[:3], float("nan"), *ROW[4:]]]
+    head = json.dumps(v2(tensor(rows, [2, 30]))).encode()
+    answer = client.post(INFER, content=head, headers=JSON | {LENGTH: str(len(head))})
+    assert (answer.status_code, "row 1, V3: nan is not a finite number" in answer.json()["error"]) == (400, True)
