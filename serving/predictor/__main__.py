@@ -11,6 +11,7 @@ import gc
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import kserve.model_server
@@ -25,7 +26,8 @@ from serving.predictor.app import Predictor, kserve_app
 from serving.predictor.grpc_service import GrpcService
 from serving.predictor.metrics import Metrics
 from serving.predictor.model import FraudModel
-from serving.predictor.server import Protocol, Server
+from serving.predictor.protocol import BoundedProtocol, Held
+from serving.predictor.server import Server
 from serving.predictor.work import LargeWork
 
 log = structlog.get_logger()
@@ -124,7 +126,7 @@ def _config(app: Predictor, options: argparse.Namespace) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         interface="asgi3",
-        http=Protocol,
+        http=partial(BoundedProtocol, app, Held()),  # type: ignore[arg-type]  # uvicorn only calls it
         loop=options.event_loop,
         lifespan="off",
         ws="none",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from typing import Final, NamedTuple, cast
@@ -22,22 +22,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fraudkit.errors import InvalidInput
 from fraudkit.settings import ServingSettings
 from serving.predictor import openapi, v1, v2
-from serving.predictor.body import BINARY, INFERENCE_HEADER, JSON, NOTHING, Bodies, Headers, has_arrived, json_size
+from serving.predictor.body import BINARY, INFERENCE_HEADER, JSON, Bodies, Headers, json_size
+from serving.predictor.documents import SHORT
 from serving.predictor.metrics import Metrics, Operation, Series
 from serving.predictor.model import FraudModel, Loaded, server_info
-from serving.predictor.request import Limits, Refused, Reply, check_id, fresh_id
+from serving.predictor.request import Field, Limits, Refused, Reply, check_id, fresh_id
 from serving.predictor.single import Plain, Single
 from serving.predictor.work import INLINE_BYTES, INLINE_EXPLAINED_BYTES, LargeWork, may_explain
 
 log = structlog.get_logger()
 
-_JSON_FIELD: Final = (b"content-type", JSON)
-_BINARY_FIELD: Final = (b"content-type", BINARY)
 _KSERVE: Final = ("/", "/v1/models", "/v2/models", "/v2/health/live", "/metrics")
 
-
-Field = tuple[bytes, bytes]
-"""A field of an HTTP head."""
 Post = Callable[[bytes, str, Headers], Reply]
 """Answers a body, given the caller's id and the headers."""
 
@@ -107,52 +103,68 @@ class Predictor:
         self._loaded = self._model.current
         self._endpoints = self._paths(self._loaded)
         self._version = (b"x-model-version", self._loaded.version.encode())
+        self.at_once = {path.encode(): endpoint for path, endpoint in self._endpoints.items() if endpoint.post}
+        fields = b"content-length: %%d\r\nx-model-version: %s\r\n\r\n" % self._version[1].replace(b"%", b"%%")
+        self._json_head = b"content-type: %s\r\n%s" % (JSON, fields)
+        self._binary_head = b"content-type: %s\r\n%s: %%d\r\n%s" % (BINARY, INFERENCE_HEADER, fields)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. As uvicorn is configured here, it asks for nothing but HTTP."""
         began = perf_counter()
         version = self._version  # which may change while this request is answered
-        endpoint = self._endpoints.get(scope["path"], self._elsewhere)
-        if scope["method"] == "POST" and endpoint.post is not None:
-            headers = dict(scope["headers"])
-            message, plain = NOTHING, None
-            if has_arrived(receive):
-                message = await receive()
-                if endpoint.plain is not None and self._model.ready:
-                    plain = endpoint.plain(message["body"], headers)
-            if plain is not None:
-                body, probability, level, request_id, size = plain
-                fields = [_JSON_FIELD, (b"content-length", b"%d" % len(body)), version]
-                if size:
-                    fields[0] = _BINARY_FIELD
-                    fields.append((INFERENCE_HEADER, b"%d" % size))
-                await send({"type": "http.response.start", "status": 200, "headers": fields})
-                await send({"type": "http.response.body", "body": body})
-                seconds = perf_counter() - began
-                self._metrics.single(endpoint.series, seconds, probability, level)
-                if self._request_log:
-                    self._log(scope, version, 200, 1, seconds, request_id)
-                return
-            reply = await self._guarded(scope, self._post(endpoint, headers, message, receive))
-        elif endpoint.rest and scope["method"] in ("GET", "HEAD"):
+        path, method = scope["path"], scope["method"]
+        endpoint = self._endpoints.get(path, self._elsewhere)
+        if endpoint.rest and method in ("GET", "HEAD"):
             await self._rest({**scope, "method": "GET"}, receive, partial(_send_versioned, version, send))
             return
-        else:
-            reply = await self._guarded(scope, self._get(endpoint, scope))
-        length = (b"content-length", b"%d" % len(reply.body))
-        fields = [(b"content-type", reply.media), length, version, *reply.headers]
-        await send({"type": "http.response.start", "status": reply.status, "headers": fields})
+        try:
+            if method == "POST" and endpoint.post is not None:
+                reply = await self._post(endpoint.post, endpoint, dict(scope["headers"]), receive)
+            else:
+                reply = self._get(endpoint, path, method)
+        except Exception as error:  # noqa: BLE001  # the client is told
+            reply = _failed(error, path)
+        await send({"type": "http.response.start", "status": reply.status, "headers": _fields(reply, version)})
         await send({"type": "http.response.body", "body": reply.body})
-        seconds = perf_counter() - began
+        self._count(endpoint, path, version, perf_counter() - began, reply)
+
+    def answer(self, target: bytes, headers: list[Field], body: bytes) -> tuple[int, bytes, bytes] | None:
+        """The answer to a POST that is all here: status, head and body. None when it has to wait."""
+        began = perf_counter()
+        endpoint, given = self.at_once[target], dict(headers)
+        plain = (
+            endpoint.plain(body, given) if len(body) <= SHORT and endpoint.plain and self._model.ready else None
+        )
+        if plain is not None:
+            text, probability, level, request_id, size = plain
+            head = self._binary_head % (size, len(text)) if size else self._json_head % len(text)
+            seconds = perf_counter() - began
+            self._metrics.single(endpoint.series, seconds, probability, level)
+            if self._request_log:
+                self._log(target.decode(), self._version, 200, 1, seconds, request_id)
+            return 200, head, text
+        post, path = cast("Post", endpoint.post), target.decode()
+        try:
+            self._admit(given)
+            if self._is_long(endpoint, given, body):
+                return None
+            reply = post(body, _caller(given), given)
+        except Exception as error:  # noqa: BLE001  # the client is told
+            reply = _failed(error, path)
+        fields = b"".join(b"%s: %s\r\n" % field for field in _fields(reply, self._version))
+        self._count(endpoint, path, self._version, perf_counter() - began, reply)
+        return reply.status, fields + b"\r\n", reply.body
+
+    def _count(self, endpoint: Endpoint, path: str, version: Field, seconds: float, reply: Reply) -> None:
         self._metrics.request(endpoint.series, reply.status, seconds, reply.scores)
         if self._request_log:
             rows = len(reply.scores.levels) if reply.scores else 0
-            self._log(scope, version, reply.status, rows, seconds, reply.id)
+            self._log(path, version, reply.status, rows, seconds, reply.id)
 
-    def _log(self, scope: Scope, version: Field, status: int, rows: int, seconds: float, request_id: str) -> None:
+    def _log(self, path: str, version: Field, status: int, rows: int, seconds: float, request_id: str) -> None:
         log.info(
             "request",
-            path=scope["path"],
+            path=path,
             status=status,
             rows=rows,
             milliseconds=round(seconds * 1e3, 3),
@@ -160,42 +172,36 @@ class Predictor:
             model_version=version[1].decode(),
         )
 
-    async def _guarded(self, scope: Scope, answering: Awaitable[Reply]) -> Reply:
-        """The reply that is being made, or what a client is told of an error."""
-        try:
-            return await answering
-        except InvalidInput as error:
-            # A message may quote half of a surrogate pair, which is no UTF-8.
-            text = str(error).encode(errors="backslashreplace").decode()
-            status, headers = (error.status, error.headers) if isinstance(error, Refused) else (400, ())
-            return Reply(orjson.dumps({"error": text}), status, headers)
-        except Exception:
-            failure = fresh_id()
-            log.exception("request failed", id=failure, method=scope["method"], path=scope["path"])
-            return Reply(orjson.dumps({"error": f"internal error, id {failure}"}), 500, id=failure)
-
-    async def _post(self, endpoint: Endpoint, headers: Headers, message: Message, receive: Receive) -> Reply:
-        caller = _caller(headers)
-        self._check_ready()
-        body = await self._bodies.read(message, headers, receive)
-        post = cast("Post", endpoint.post)
-        long = len(body) > endpoint.inline or (endpoint.outputs and may_explain(body, json_size(headers)))
-        if not long and b"content-encoding" not in headers:
-            return post(body, caller, headers)
+    async def _post(self, post: Post, endpoint: Endpoint, headers: Headers, receive: Receive) -> Reply:
+        self._admit(headers)
+        body = await self._bodies.read(receive)
+        if not self._is_long(endpoint, headers, body):
+            return post(body, _caller(headers), headers)
         self._bodies.held += len(body)
         try:
-            return await self._large.run(self._post_large, post, body, caller, headers)
+            return await self._large.run(self._post_large, post, body, _caller(headers), headers)
         finally:
             self._bodies.held -= len(body)
 
-    async def _get(self, endpoint: Endpoint, scope: Scope) -> Reply:
-        path = scope["path"]
+    def _admit(self, headers: Headers) -> None:
+        self._check_ready()
+        self._bodies.admit(headers)
+
+    def _is_long(self, endpoint: Endpoint, headers: Headers, body: bytes) -> bool:
+        """Whether the body is to be worked on beside the event loop."""
+        return (
+            len(body) > endpoint.inline
+            or b"content-encoding" in headers
+            or (endpoint.outputs and may_explain(body, json_size(headers)))
+        )
+
+    def _get(self, endpoint: Endpoint, path: str, method: str) -> Reply:
         if path.startswith("/v2/repository"):
             raise Refused(403, "the model repository is closed: models change by roll-outs alone")
         if endpoint is self._elsewhere:
             name, version = self._loaded.name, self._loaded.version
             raise Refused(404, f"there is no such path; the model here is {name}, version {version}")
-        if endpoint.get is None or scope["method"] not in ("GET", "HEAD"):
+        if endpoint.get is None or method not in ("GET", "HEAD"):
             allowed = "POST" if endpoint.post else "GET, HEAD"
             raise Refused(405, f"{path} takes {allowed} alone", (b"allow", allowed.encode()))
         return Reply(endpoint.get())
@@ -269,6 +275,23 @@ class Predictor:
     def _check_ready(self) -> None:
         if not self._model.ready:
             raise Refused(503, f"the model {self._model.name} is not ready")
+
+
+def _failed(error: Exception, path: str) -> Reply:
+    """What a client is told of an error."""
+    if isinstance(error, InvalidInput):
+        # A message may quote half of a surrogate pair, which is no UTF-8.
+        text = str(error).encode(errors="backslashreplace").decode()
+        status, headers = (error.status, error.headers) if isinstance(error, Refused) else (400, ())
+        return Reply(orjson.dumps({"error": text}), status, headers)
+    failure = fresh_id()
+    log.error("request failed", id=failure, path=path, exc_info=error)
+    return Reply(orjson.dumps({"error": f"internal error, id {failure}"}), 500, id=failure)
+
+
+def _fields(reply: Reply, version: Field) -> list[Field]:
+    length = (b"content-length", b"%d" % len(reply.body))
+    return [(b"content-type", reply.media), length, version, *reply.headers]
 
 
 async def _send_versioned(version: Field, send: Send, message: Message) -> None:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Final
 
-from starlette.types import Message, Receive
+from starlette.types import Receive
 
 from fraudkit.errors import InvalidInput
 from serving.predictor.request import Refused
@@ -20,8 +20,6 @@ HELD_BODIES: Final = 8
 _FORM: Final = b"application/x-www-form-urlencoded"
 """What `curl -d` says of any body; it is read as JSON."""
 _CLOSE: Final = (b"connection", b"close")
-NOTHING: Final[Message] = {"type": "http.request", "body": b"", "more_body": True}
-"""The message of a body that is still to come."""
 
 Headers = Mapping[bytes, bytes]
 
@@ -35,23 +33,26 @@ class Bodies:
         self._seconds = seconds
         self.held = 0
 
-    async def read(self, message: Message, headers: Headers, receive: Receive) -> bytes:
-        """The body of which `message` is the beginning, refused as soon as it is clear that it is too large.
-
-        Raises:
-            Refused: 408, 413, 415, or 503 when too many bytes are held already.
-        """
+    def admit(self, headers: Headers) -> None:
+        """Raise Refused when a body with these headers will not be taken: 413 or 415."""
         media = headers.get(b"content-type", JSON)
         if media != JSON:
             _check_media(media, binary=INFERENCE_HEADER in headers)
         self.check(int(headers.get(b"content-length", b"0")))
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
+
+    async def read(self, receive: Receive) -> bytes:
+        """A body.
+
+        Raises:
+            Refused: 408, 413, or 503 when too many bytes are held already.
+        """
+        if has_arrived(receive):
+            body: bytes = (await receive())["body"]
             self.check(len(body))
             return body
         try:
             async with asyncio.timeout(self._seconds):
-                return await self._chunks(body, receive)
+                return await self._chunks(receive)
         except TimeoutError:
             raise Refused(408, f"the body did not arrive within {self._seconds:g} s", _CLOSE) from None
 
@@ -59,7 +60,7 @@ class Bodies:
         """Raise Refused when a body of this size is too large."""
         if size > self._limit:
             most = f"{self._limit:,} bytes, the most that fit in one request"
-            raise Refused(413, f"the body has more than {most}", _CLOSE)
+            raise Refused(413, f"the body has more than {most}")
 
     def inflate(self, body: bytes, headers: Headers) -> bytes:
         """The content of a `body` in gzip or deflate; never more than the limit, whatever it says."""
@@ -80,9 +81,8 @@ class Bodies:
             raise InvalidInput(f"the {name} body is cut off, or something follows it")
         return content
 
-    async def _chunks(self, begun: bytes, receive: Receive) -> bytes:
-        chunks, size, more = [begun], len(begun), True
-        self.held += size
+    async def _chunks(self, receive: Receive) -> bytes:
+        chunks, size, more = [], 0, True
         try:
             while more:
                 message = await receive()
@@ -93,7 +93,7 @@ class Bodies:
                 if size > self._limit or self.held > self._most:
                     self.check(size)
                     busy = "too many large requests at a time; try again later"
-                    raise Refused(503, busy, (b"retry-after", b"1"), _CLOSE)
+                    raise Refused(503, busy, (b"retry-after", b"1"))
                 # A client that left (http.disconnect) leaves a body that is cut off; nobody reads that answer.
                 more = message.get("more_body", False)
             return b"".join(chunks)

@@ -24,10 +24,14 @@ _FRESH: Final[list[str]] = []
 _NUMBERS: Final = [b"%d" % row for row in range(1_000)]
 
 
+Field = tuple[bytes, bytes]
+"""A field of an HTTP head."""
+
+
 class Refused(InvalidInput):
     """A request that HTTP has a `status` of its own for, and `headers` that belong to it."""
 
-    def __init__(self, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
+    def __init__(self, status: int, message: str, *headers: Field) -> None:
         super().__init__(message)
         self.status = status
         self.headers = headers
@@ -97,7 +101,7 @@ class Reply(NamedTuple):
 
     body: bytes
     status: int = 200
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: tuple[Field, ...] = ()
     media: bytes = b"application/json"
     scores: Scores | None = None
     id: str = ""

@@ -1,0 +1,224 @@
+"""uvicorn's HTTP protocol with bounds that it lacks, and a shorter way for requests that are all here.
+
+uvicorn makes a task, an event and some dictionaries for a request as soon as its head is read, and stops reading
+after 64 KiB of its body. Here a request to the model waits for its body first, if that is not long: most are
+answered at once (`Answers`), without any of these, and the rest is given to uvicorn whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from time import monotonic
+from typing import Any, Final, Protocol
+
+import httptools
+import structlog
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from serving.predictor.request import Field
+
+log = structlog.get_logger()
+
+MOST_HEAD_BYTES: Final = 64 * 1024
+"""Most bytes of a request's head."""
+MOST_REQUEST_BYTES: Final = 256 * 1024 * 1024
+"""Most bytes of a request, with those that are not read any more because it is refused already."""
+MOST_HELD_BYTES: Final = 1024 * 1024
+"""Bytes up to which a body is waited for."""
+MOST_HELD_TOGETHER: Final = 32 * 1024 * 1024
+"""The same for all connections together."""
+HELD_SECONDS: Final = 1.0
+"""How long a body is waited for."""
+_HOP: Final = (b"connection", b"upgrade", b"http2-settings")
+
+
+class Answers(Protocol):
+    """Who may answer a request without waiting for anything."""
+
+    @property
+    def at_once(self) -> Container[bytes]:
+        """The targets that `answer` may be asked for."""
+
+    def answer(self, target: bytes, headers: list[Field], body: bytes) -> tuple[int, bytes, bytes] | None:
+        """Status, head and body of the answer to a POST; None leaves the request to the ASGI app.
+
+        The head is all that follows the status line and uvicorn's own fields, up to the empty line.
+        """
+
+
+class Held:
+    """How many bytes are held by requests that are waited for."""
+
+    __slots__ = ("size",)
+
+    def __init__(self) -> None:
+        self.size = 0
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        answers: Who is asked before the ASGI app.
+        held: Shared by all connections.
+        arguments: uvicorn's.
+    """
+
+    def __init__(self, answers: Answers, held: Held, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._answers = answers
+        self._held = held
+        self._waits = False
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._in_head = True
+        self._another = False
+        self._arrived = 0
+        self._since: float | None = monotonic()
+
+    def tick(self, now: float, seconds: float) -> None:
+        """Once a second: let a request go that does not come to its end within `seconds`."""
+        waited = 0.0 if self._since is None else now - self._since
+        if self._waits:
+            if waited > HELD_SECONDS:
+                self._pass_on()  # the app says 408 in time
+        elif waited > seconds and not self._answering():
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived."""
+        self._unset_keepalive_if_required()
+        if self._since is None:
+            self._since = monotonic()
+        self._another = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        self._arrived = 0 if self._another else self._arrived + len(data)
+        if self._arrived > (MOST_HEAD_BYTES if self._in_head else MOST_REQUEST_BYTES):
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """A request begins. uvicorn's scope is made when it is wanted."""
+        self._unset_keepalive_if_required()
+        self._since = monotonic()
+        self._another = True
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head. Those that may follow a body are nobody's."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """A head is complete."""
+        if self.parser.should_upgrade():
+            return  # the parser leaves the body out, and raises
+        self._in_head = False
+        self._waits = True
+        if (
+            self.url not in self._answers.at_once
+            or self.parser.get_method() != b"POST"
+            or self._answering()
+            or self.expect_100_continue
+            or len(self.connections) >= (self.limit_concurrency or len(self.connections) + 1)
+        ):
+            self._pass_on()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body."""
+        if not self._waits:
+            super().on_body(body)
+            return
+        self._chunks.append(body)
+        self._size += len(body)
+        self._held.size += len(body)
+        if self._size > MOST_HELD_BYTES or self._held.size > MOST_HELD_TOGETHER:
+            self._pass_on()
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        if self._in_head:
+            return  # the parser raises
+        self._in_head = self._another = True
+        if self._waits:
+            body = self._take()
+            if self._answered(body):
+                return
+            self._pass_on(body)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer is written."""
+        self._since = None
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self._take()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Answer the request that has begun, and close."""
+        if self._waits:
+            self._pass_on()
+        super().shutdown()
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _answered(self, body: bytes) -> bool:
+        """Whether the request that has waited could be answered at once."""
+        parser = self.parser
+        if self.flow.write_paused or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
+            return False
+        answer = self._answers.answer(self.url, self.headers, body)
+        if answer is None:
+            return False
+        status, head, content = answer
+        own = [b"%s: %s\r\n" % field for field in self.server_state.default_headers]
+        self.transport.write(b"".join((STATUS_LINE[status], *own, head, content)))
+        self.on_response_complete()
+        return True
+
+    def _pass_on(self, body: bytes | None = None) -> None:
+        """Have uvicorn and the ASGI app answer the request, of which `body` is here."""
+        begun = self._take() if body is None else body
+        target, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = target, headers, expects
+        self.scope["headers"] = headers
+        super().on_headers_complete()
+        self.cycle.body = begun  # type: ignore[assignment]  # uvicorn's own copies what it appends to
+
+    def _take(self) -> bytes:
+        """What is here of the request that waits; it waits no longer."""
+        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._held.size -= self._size
+        self._waits, self._chunks, self._size = False, [], 0
+        return body
+
+    def _decline(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1 where the client would change to another protocol; `rest` follows its head.
+
+        The parser has left the body out, so another one reads the request again, without the wish.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        fields = [field for field in self.headers if field[0] not in _HOP]
+        if not self.parser.should_keep_alive():
+            fields.append((b"connection", b"close"))
+        head = b"".join(b"%s: %s\r\n" % field for field in fields)
+        version = self.parser.get_http_version().encode()
+        self.parser = httptools.HttpRequestParser(self)
+        try:
+            self.parser.feed_data(b"%s %s HTTP/%s\r\n%s\r\n%s" % (method, self.url, version, head, rest))
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
