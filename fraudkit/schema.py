@@ -73,7 +73,7 @@ def check_rows(rows: FloatArray, *, first_row: int = 0) -> None:
         return
     # Where the sum of squares is within the square of the limit, so is each number; with NaN it is NaN.
     bounded = np.einsum("ij,ij->", rows, rows) <= LIMIT**2 or (rows.min() >= -LIMIT and rows.max() <= LIMIT)
-    if bounded and rows[:, :: _WIDTH - 1].min() >= 0.0:  # Time and Amount
+    if bounded and np.minimum(rows[:, 0], rows[:, -1]).min() >= 0.0:  # Time and Amount
         return
     raise _invalid_rows(rows, first_row)
 

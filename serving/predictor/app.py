@@ -32,6 +32,8 @@ from serving.predictor.work import INLINE_BYTES, INLINE_EXPLAINED_BYTES, LargeWo
 
 log = structlog.get_logger()
 
+_LOGGED_PATH: Final = 256
+"""Characters of a path that are logged."""
 _KSERVE: Final = ("/", "/v1/models", "/v2/models", "/v2/health/live", "/metrics")
 
 Post = Callable[[bytes, str, Headers], Reply]
@@ -164,7 +166,7 @@ class Predictor:
     def _log(self, path: str, version: Field, status: int, rows: int, seconds: float, request_id: str) -> None:
         log.info(
             "request",
-            path=path,
+            path=path[:_LOGGED_PATH],
             status=status,
             rows=rows,
             milliseconds=round(seconds * 1e3, 3),

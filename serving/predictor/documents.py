@@ -33,6 +33,7 @@ _BLOCK: Final = 64 * 1024
 
 MOST_LISTS: Final = 100_000
 """Most lists of a body that Python's reader takes; the largest request has a tenth of them."""
+TWICE: Final = "is given more than once in one object"
 MOST_NAMES: Final = 64
 """Most names of an object that the fast reader takes; those of a sound request are half as many."""
 
@@ -181,7 +182,7 @@ class _Careful:
             for name, _ in pairs:
                 if name in seen:
                     document[name] = Twice()
-                    self.problem = self.problem or f"{short(name)}: is given more than once in one object"
+                    self.problem = self.problem or f"{short(name)}: {TWICE}"
                 seen.add(name)
         return document
 

@@ -44,6 +44,10 @@ CONCURRENT: Final = 100
 """Calls at a time. gRPC holds their messages in full before anybody here sees one."""
 MESSAGE_BYTES: Final = 8 * 1024 * 1024
 """Most bytes of a message: 10,000 rows have 2.4 MB, and as much again with long ids."""
+AGE_SECONDS: Final = 300.0
+"""How long a connection lasts: a call that never brings its message would else be counted for ever."""
+AGE_GRACE_SECONDS: Final = 30.0
+"""For the calls of a connection that ends; clients send new ones over another, and notice nothing."""
 _CODES: Final = {
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
@@ -89,7 +93,9 @@ class GrpcService:
         self._metrics = metrics
         self._large = large
 
-    def server(self, host: str, port: int) -> tuple[grpc.aio.Server, int]:
+    def server(
+        self, host: str, port: int, age_seconds: float = AGE_SECONDS, grace_seconds: float = AGE_GRACE_SECONDS
+    ) -> tuple[grpc.aio.Server, int]:
         """A server that listens once it is started, and its port. Call it in the event loop.
 
         Raises:
@@ -99,6 +105,8 @@ class GrpcService:
         options = [
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", -1),
+            ("grpc.max_connection_age_ms", int(age_seconds * 1e3)),
+            ("grpc.max_connection_age_grace_ms", int(grace_seconds * 1e3)),
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a replica
         ]
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CONCURRENT)

@@ -29,6 +29,8 @@ MOST_HELD_TOGETHER: Final = 32 * 1024 * 1024
 """The same for all connections together."""
 HELD_SECONDS: Final = 1.0
 """How long a body is waited for."""
+COPIED_BYTES: Final = 16 * 1024
+"""Bytes of an answer up to which copying it behind its head is less work than a second write."""
 _HOP: Final = (b"connection", b"upgrade", b"http2-settings")
 
 
@@ -182,7 +184,11 @@ class BoundedProtocol(HttpToolsProtocol):
             return False
         status, head, content = answer
         own = [b"%s: %s\r\n" % field for field in self.server_state.default_headers]
-        self.transport.write(b"".join((STATUS_LINE[status], *own, head, content)))
+        if len(content) > COPIED_BYTES:
+            self.transport.write(b"".join((STATUS_LINE[status], *own, head)))
+            self.transport.write(content)  # uvloop sends both at once
+        else:
+            self.transport.write(b"".join((STATUS_LINE[status], *own, head, content)))
         self.on_response_complete()
         return True
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -86,15 +88,18 @@ def pack_text(text: bytes) -> bytes:
 def _packed_names(names: Names) -> bytes:
     if names.own:
         return b"".join([pack_text(text.encode()) for text in names.texts()])
-    head, rows = names.request.encode() + b"-", numbers(names.rows)
-    packed, first = b"", 0
-    while first < names.rows:  # rows whose numbers have as many digits share their beginning
-        digits = len(str(first))
-        after = min(names.rows, 10**digits)
+    head = names.request.encode() + b"-"
+    packed = b""
+    for digits, rows in enumerate(_by_digits(names.rows), start=1):
         start = struct.pack("<I", len(head) + digits) + head
-        packed += start + start.join(rows[first:after])
-        first = after
+        packed += start + start.join(rows)
     return packed
+
+
+@lru_cache(maxsize=8)
+def _by_digits(count: int) -> list[list[bytes]]:
+    """The numbers of `count` rows, those of one digit, of two digits, and so on."""
+    return [list(same) for _, same in groupby(numbers(count), len)]
 
 
 def _rows(tensors: Mapping[str, Tensor], count: int) -> FloatArray:

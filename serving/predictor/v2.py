@@ -19,7 +19,7 @@ from fraudkit.errors import InvalidInput
 from fraudkit.schema import INPUTS
 from fraudkit.scoring import ALERTS
 from serving.predictor import documents
-from serving.predictor.documents import Document, Doubtful, short
+from serving.predictor.documents import TWICE, Document, Doubtful, Twice, short
 from serving.predictor.request import (
     DEFAULT_OUTPUTS,
     MAX_ID,
@@ -166,8 +166,9 @@ def _asked(document: Document) -> Asked:
     try:
         return Asked.model_validate(document)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidInput(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        problem = error.errors(include_url=False)[0]
+        said = TWICE if isinstance(problem["input"], Twice) else problem["msg"]
+        raise InvalidInput(f"{'.'.join(map(str, problem['loc']))}: {said}") from error
 
 
 def _request(asked: Asked, header_id: str, limits: Limits, rest: Bytes) -> Request:
@@ -198,6 +199,8 @@ def _tensors(inputs: list[_Input], rest: Bytes) -> list[Tensor]:
         name = short(given.name)
         size = given.parameters.binary_data_size if given.parameters else None
         if size is None:
+            if isinstance(given.data, Twice):
+                raise InvalidInput(f"{name}: its data: {TWICE}")
             if not isinstance(given.data, (list, np.ndarray)):
                 raise InvalidInput(f"{name}: its data must be a list, or follow as bytes (binary_data_size)")
             data: Any = given.data

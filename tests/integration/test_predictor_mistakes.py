@@ -343,8 +343,11 @@ V2: dict[str, Mistake] = {
         v2({"name": "x", "shape": [1, 30], "datatype": "FP64", "parameters": {"binary_data_size": 240}}),
         "binary_data_size add up to 240, after the JSON are 0 bytes",
     ),
-    "data twice": Mistake(twice(v2(tensor(ROW)), "data", "[]"), "data"),
-    "inputs twice": Mistake(twice(v2(tensor(ROW)), "inputs", "[]"), "inputs: "),
+    "data twice": Mistake(twice(v2(tensor(ROW)), "data", "[]"), "data: is given more than once"),
+    "a name of a tensor twice": Mistake(
+        twice(v2(tensor(ROW)), "name", '"b"'), "inputs.0.name: is given more than once in one object"
+    ),
+    "inputs twice": Mistake(twice(v2(tensor(ROW)), "inputs", "[]"), "inputs: is given more than once"),
     "a request id that is a list": Mistake(v2(tensor(ROW), id=["x"]), "id: Input should be a valid string"),
     "a request id that is zero": Mistake(v2(tensor(ROW), id=0), "id: Input should be a valid string"),
     "a request id that is an empty list": Mistake(v2(tensor(ROW), id=[]), "id: Input should be a valid string"),
