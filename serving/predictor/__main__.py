@@ -66,7 +66,7 @@ def serve(options: argparse.Namespace, settings: ServingSettings) -> None:
     predictor = Predictor(model, kserve_app(model), settings, metrics, large)
     service = GrpcService(model, settings, metrics, large) if options.enable_grpc else None
     listener = _listen(options.host, options.http_port)
-    server = Server(_config(predictor, options), settings.read_seconds, GRACE_SECONDS)
+    server = Server(_config(predictor, options, 16 * settings.max_bytes), settings.read_seconds, GRACE_SECONDS)
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn puts these back when it has drained, and raises the signal once more.
         signal.signal(number, server.handle_exit)
@@ -122,11 +122,11 @@ def _listen(host: str, port: int) -> socket.socket:
         raise PermanentError(f"cannot listen on {host}, port {port}: {error}") from error
 
 
-def _config(app: Predictor, options: argparse.Namespace) -> uvicorn.Config:
+def _config(app: Predictor, options: argparse.Namespace, most_bytes: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         interface="asgi3",
-        http=partial(BoundedProtocol, app, Held()),  # type: ignore[arg-type]  # uvicorn only calls it
+        http=partial(BoundedProtocol, app, Held(), most_bytes),  # type: ignore[arg-type]  # uvicorn only calls it
         loop=options.event_loop,
         lifespan="off",
         ws="none",

@@ -133,7 +133,9 @@ class Predictor:
     def answer(self, target: bytes, headers: list[Field], body: bytes) -> tuple[int, bytes, bytes] | None:
         """The answer to a POST that is all here: status, head and body. None when it has to wait."""
         began = perf_counter()
-        endpoint, given = self.at_once[target], dict(headers)
+        endpoint, given = self.at_once.get(target), dict(headers)
+        if endpoint is None:  # it was there when the head came; now another version is served
+            return None
         plain = (
             endpoint.plain(body, given) if len(body) <= SHORT and endpoint.plain and self._model.ready else None
         )

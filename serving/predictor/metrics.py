@@ -89,7 +89,7 @@ class Histogram:
     def add_all(self, values: FloatArray) -> None:
         """Count many values [n]."""
         below = 0
-        for place, bound in enumerate(self._bounds):  # quicker than looking for the place of each value
+        for place, bound in enumerate(self._bounds):  # of thousands quicker than to look for the place of each
             reached = np.count_nonzero(values <= bound)
             self._counts[place] += reached - below
             below = reached

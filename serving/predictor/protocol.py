@@ -12,17 +12,12 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 import httptools
-import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.predictor.request import Field
 
-log = structlog.get_logger()
-
 MOST_HEAD_BYTES: Final = 64 * 1024
 """Most bytes of a request's head."""
-MOST_REQUEST_BYTES: Final = 256 * 1024 * 1024
-"""Most bytes of a request, with those that are not read any more because it is refused already."""
 MOST_HELD_BYTES: Final = 1024 * 1024
 """Bytes up to which a body is waited for."""
 MOST_HELD_TOGETHER: Final = 32 * 1024 * 1024
@@ -63,13 +58,15 @@ class BoundedProtocol(HttpToolsProtocol):
     Args:
         answers: Who is asked before the ASGI app.
         held: Shared by all connections.
+        most_bytes: Most bytes of a request, with those that are read on after it was refused.
         arguments: uvicorn's.
     """
 
-    def __init__(self, answers: Answers, held: Held, **arguments: Any) -> None:
+    def __init__(self, answers: Answers, held: Held, most_bytes: int, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._answers = answers
         self._held = held
+        self._most_bytes = most_bytes
         self._waits = False
         self._chunks: list[bytes] = []
         self._size = 0
@@ -93,14 +90,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._since is None:
             self._since = monotonic()
         self._another = False
+        rest = memoryview(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._decline(data[upgrade.args[0] :])
+            while rest:
+                rest = self._feed(rest)
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
         self._arrived = 0 if self._another else self._arrived + len(data)
-        if self._arrived > (MOST_HEAD_BYTES if self._in_head else MOST_REQUEST_BYTES):
+        if self._arrived > (MOST_HEAD_BYTES if self._in_head else self._most_bytes):
             self.transport.close()
 
     def on_message_begin(self) -> None:
@@ -128,7 +125,7 @@ class BoundedProtocol(HttpToolsProtocol):
             or self.parser.get_method() != b"POST"
             or self._answering()
             or self.expect_100_continue
-            or len(self.connections) >= (self.limit_concurrency or len(self.connections) + 1)
+            or (self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency)
         ):
             self._pass_on()
 
@@ -209,22 +206,23 @@ class BoundedProtocol(HttpToolsProtocol):
         self._waits, self._chunks, self._size = False, [], 0
         return body
 
-    def _decline(self, rest: bytes) -> None:
-        """Go on in HTTP/1.1 where the client would change to another protocol; `rest` follows its head.
+    def _feed(self, data: memoryview) -> memoryview:
+        """Have `data` parsed; returns what follows a head that wishes for another protocol, else nothing."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline()
+            return data[upgrade.args[0] :]
+        return data[:0]
 
-        The parser has left the body out, so another one reads the request again, without the wish.
-        """
-        method = self.parser.get_method()
+    def _decline(self) -> None:
+        """Stay with HTTP/1.1. The parser has left the body out, so another one takes the head without the wish."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
-            self.send_400_response("Invalid HTTP request received.")
-            return
+            raise httptools.HttpParserError("no proxy")
         fields = [field for field in self.headers if field[0] not in _HOP]
         if not self.parser.should_keep_alive():
             fields.append((b"connection", b"close"))
         head = b"".join(b"%s: %s\r\n" % field for field in fields)
-        version = self.parser.get_http_version().encode()
         self.parser = httptools.HttpRequestParser(self)
-        try:
-            self.parser.feed_data(b"%s %s HTTP/%s\r\n%s\r\n%s" % (method, self.url, version, head, rest))
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+        self.parser.feed_data(b"%s %s HTTP/%s\r\n%s\r\n" % (method, self.url, version, head))

@@ -8,19 +8,22 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from http.client import HTTPResponse
+from functools import partial
+from http.client import parse_headers
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from predictors import PREDICT, ROW, SERVICE, UNLIMITED, Server, infer_message, running, tensor
+import uvicorn
+from predictors import PREDICT, ROW, SERVICE, UNLIMITED, Server, in_process, infer_message, running, tensor
 
 from fraudkit.bundle import Bundle
 from fraudkit.settings import ServingSettings
 from serving.predictor.grpc_service import CONCURRENT, GrpcService
 from serving.predictor.metrics import Metrics
 from serving.predictor.model import FraudModel
+from serving.predictor.protocol import MOST_HELD_TOGETHER, BoundedProtocol, Held
 from serving.predictor.work import LargeWork
 
 SOUND = json.dumps({"instances": [ROW], "id": "a"}).encode()
@@ -28,8 +31,8 @@ MANY = json.dumps({"instances": [ROW] * 1_000, "id": "many"}).encode()
 H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__"
 
 
-def post(body: bytes, *fields: str, path: str = PREDICT, version: str = "1.1") -> bytes:
-    head = [f"POST {path} HTTP/{version}", "Host: x", f"Content-Length: {len(body)}", *fields]
+def post(body: bytes, *fields: str, version: str = "1.1") -> bytes:
+    head = [f"POST {PREDICT} HTTP/{version}", "Host: x", f"Content-Length: {len(body)}", *fields]
     return "\r\n".join((*head, "", "")).encode() + body
 
 
@@ -45,36 +48,15 @@ def connected(server: Server) -> Iterator[socket.socket]:
         yield connection
 
 
-def answers(connection: socket.socket, count: int = 1, method: str = "POST") -> list[tuple[int, dict[str, Any]]]:
+def answers(connection: socket.socket, count: int = 1) -> list[tuple[int, dict[str, Any]]]:
     """The next answers on a connection: status and document."""
-    file = connection.makefile("rb")
     found = []
-    for _ in range(count):
-        response = HTTPResponse(_Open(file), method=method)  # type: ignore[arg-type]
-        response.begin()
-        found.append((response.status, json.loads(response.read() or b"null")))
+    with connection.makefile("rb") as file:
+        for _ in range(count):
+            status = int(file.readline().split()[1])
+            length = parse_headers(file)["content-length"]
+            found.append((status, json.loads(file.read(int(length)))))
     return found
-
-
-class _Open:
-    """Stands for a socket whose file outlives a response."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def makefile(self, _: str) -> Any:
-        return _Unclosed(self._file)
-
-
-class _Unclosed:
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def close(self) -> None:
-        pass
 
 
 def first_id(answer: tuple[int, dict[str, Any]]) -> str:
@@ -159,8 +141,8 @@ def test_a_client_that_asks_first_is_told_to_go_on(predictor: Server) -> None:
 def test_a_wish_for_another_protocol_is_passed_over(predictor: Server, fields: str, body: bytes) -> None:
     request = post(body, fields)
     with connected(predictor) as connection:
-        connection.sendall(request + post(SOUND))
-        assert [status for status, _ in answers(connection, 2)] == [200, 200]
+        connection.sendall(request + request + post(SOUND))
+        assert [status for status, _ in answers(connection, 3)] == [200] * 3
         connection.sendall(request[: -len(body)])  # and where the body comes later, in two pieces
         time.sleep(0.02)
         connection.sendall(body[:100])
@@ -226,15 +208,34 @@ def test_clients_that_leave_are_no_errors(bundle: Bundle, tmp_path: Path) -> Non
         assert server.events() == ["predictor started"]
 
 
-def test_only_so_much_is_held_for_bodies_that_are_waited_for(bundle: Bundle, tmp_path: Path) -> None:
+def test_only_so_much_is_held_for_bodies_that_are_waited_for(bundle: Bundle) -> None:
     body = MANY + b" " * (900_000 - len(MANY))
-    with running(bundle.path, tmp_path) as server, ExitStack() as stack:
-        connections = [stack.enter_context(connected(server)) for _ in range(60)]  # 54 MB
-        for connection in connections:
-            connection.sendall(post(body)[:-1])
-        for connection in connections:
-            connection.sendall(body[-1:])
-        assert {answers(connection)[0][0] for connection in connections} == {200}
+    request, held = post(body), Held()
+    app = in_process(FraudModel(bundle.path, Metrics()))
+    protocol: Any = partial(BoundedProtocol, app, held, 16 * len(body))
+    config = uvicorn.Config(app, interface="asgi3", http=protocol, lifespan="off", log_level="error")
+
+    async def crowd(server: uvicorn.Server, listener: socket.socket) -> list[bytes]:
+        served = asyncio.create_task(server.serve([listener]))
+        connections = [await asyncio.open_connection(*listener.getsockname()) for _ in range(60)]  # 54 MB
+        sent = [writer.drain() for _, writer in connections if not writer.write(request[:-1])]
+        await asyncio.gather(*sent)
+        await asyncio.sleep(0.2)
+        assert 16 * 1024 * 1024 < held.size <= MOST_HELD_TOGETHER
+        for _, writer in connections[1:]:
+            writer.write(request[-1:])
+        firsts = [await reader.readline() for reader, _ in connections[1:]]
+        for _, writer in connections:
+            writer.close()
+        await asyncio.sleep(0.2)
+        assert held.size == 0
+        server.should_exit = True
+        await served
+        return firsts
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        firsts = asyncio.run(crowd(uvicorn.Server(config), listener))
+    assert firsts == [b"HTTP/1.1 200 OK\r\n"] * 59
 
 
 # gRPC

@@ -394,6 +394,22 @@ def test_after_a_reload_the_former_versions_paths_are_gone(
         assert infer(channel, infer_message(tensor(ROW), version=other.version)).model_version == other.version
 
 
+def test_a_body_that_comes_after_its_path_has_gone_is_told_so(
+    linked: tuple[Server, Path], bundle: Bundle, other: Bundle
+) -> None:
+    server, link = linked
+    body = json.dumps(v2(tensor(ROW))).encode()
+    head = f"POST {INFER.replace('/infer', f'/versions/{bundle.version}/infer')} HTTP/1.1\r\nHost: x\r\n"
+    with socket.create_connection((server.host, server.port), 10) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: keep-alive\r\n\r\n".encode())
+        assert httpx.get(f"{server.url}/v2/health/ready").status_code == 200  # so the head has been read
+        point(link, other.path)
+        os.kill(server.process.pid, signal.SIGHUP)
+        server.wait_for("bundle loaded")
+        connection.sendall(body)
+        assert connection.makefile("rb").readline() == b"HTTP/1.1 404 Not Found\r\n"
+
+
 @pytest.mark.parametrize("target", ["damaged", "nothing", "itself"])
 def test_a_bundle_that_is_not_sound_is_refused_and_the_one_before_it_still_served(
     linked: tuple[Server, Path], bundle: Bundle, damaged: Path, target: str
