@@ -40,7 +40,7 @@ def test_the_heavy_modules_would_be_seen() -> None:
     assert "pyarrow" in loaded_by("import pyarrow")
 
 
-@pytest.mark.parametrize("name", ["fraudkit", "pipelines", "serving", "fraudctl"])
+@pytest.mark.parametrize("name", ["fraudkit", "pipelines", "serving", "detectors", "fraudctl"])
 def test_an_import_name_means_our_package_and_not_a_stranger_with_the_same_name(name: str) -> None:
     spec = importlib.util.find_spec(name)
     assert spec is not None

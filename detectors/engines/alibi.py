@@ -1,0 +1,28 @@
+"""Engine `alibi`: alibi-detect's KSDrift.
+
+alibi-detect from 0.11.5 on is under the Business Source License 1.1: production use needs a licence from Seldon.
+Engine `scipy` needs none and decides alike.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from alibi_detect.cd import KSDrift
+
+from detectors.engines import Tested
+from detectors.reference import Matched, Reference, Values, check_window
+
+
+class AlibiEngine:
+    """One KSDrift for each window, because each window has its own matched reference."""
+
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
+
+    def test(self, values: Values, matched: Matched) -> Tested:
+        """See `Engine`."""
+        check_window(values)
+        # What it decides itself is left alone: thresholds and their corrections are the same for both engines.
+        detector = KSDrift(self._reference.rows(matched), p_val=0.05, correction="bonferroni")
+        data = detector.predict(values, drift_type="feature", return_p_val=True, return_distance=True)["data"]
+        return Tested(data["distance"].astype(np.float64), data["p_val"].astype(np.float64))
