@@ -18,11 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from detectors.channels import Level
-from detectors.channels.alert_rate import RateRule
-from detectors.channels.inputs import FastRule
 from detectors.engines import EngineName, load_engine
 from detectors.reference import Reference
-from detectors.watch import State, Watch
+from detectors.watch import Rules, State, Watch
 from detectors.windows import WindowRule, cut
 from fraudkit.bundle import Bundle, load
 from fraudkit.schema import INPUTS, FloatArray
@@ -126,7 +124,7 @@ def rows_until_seen(path: Path, engine: EngineName, change: str, seed: int) -> f
 def levels(bundle: Bundle, engine: EngineName, rows: FloatArray) -> Iterator[tuple[Level, int]]:
     """The level after each fast window of `rows` in the order of their time, and the row it ends with."""
     reference = Reference.of(bundle)
-    watch = Watch(bundle.scorer, reference, load_engine(engine, reference), FastRule(), RateRule())
+    watch = Watch(bundle.scorer, reference, load_engine(engine, reference), Rules())
     numbers, counts = np.unique((rows[:, 0] // BUCKET).astype(int), return_counts=True)
     state, end = State(), 0
     for window in cut(zip(numbers.tolist(), counts.tolist(), strict=True), int(numbers[-1]) + 1, RULE).ended:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from detectors.channels import Level, Reading, inputs
-from detectors.channels.alert_rate import AlertRate, RateRule, RateState, RateTrace
+from detectors.channels.alert_rate import AlertRate
+from detectors.channels.distance import Distance, DistanceRule, DistanceState
+from detectors.channels.inputs import FastRule
+from detectors.channels.rate import RateRule, RateState, RateTrace
 from detectors.engines import Engine
 from detectors.reference import Reference, Values, window_values
 from fraudkit.schema import FloatArray, hour_of_day
@@ -32,6 +36,7 @@ class State:
 
     past: tuple[Past, ...] = ()
     rate: RateState = field(default_factory=RateState)
+    distance: DistanceState = field(default_factory=DistanceState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +56,26 @@ class Seen:
     rate: RateTrace
 
 
+class Rules(BaseModel):
+    """The rules of all channels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: FastRule = FastRule()
+    alert_rate: RateRule = RateRule()
+    distance: DistanceRule = DistanceRule()
+
+
 class Watch:
     """The channels of one model."""
 
-    def __init__(
-        self, scorer: Scorer, reference: Reference, engine: Engine, fast: inputs.FastRule, rate: RateRule
-    ) -> None:
+    def __init__(self, scorer: Scorer, reference: Reference, engine: Engine, rules: Rules) -> None:
         self._scorer = scorer
         self._reference = reference
         self._engine = engine
-        self._fast = fast
-        self._rate = AlertRate(reference, rate)
+        self._fast = rules.inputs
+        self._rate = AlertRate(reference, rules.alert_rate)
+        self._distance = Distance(reference, rules.distance)
 
     def read(self, rows: FloatArray, state: State, least: int) -> Seen:
         """What is to be said of a fast window.
@@ -71,23 +85,29 @@ class Watch:
             state: What the window before left.
             least: With fewer tested rows than this the inputs are `insufficient_data`.
         """
-        logits = self._scorer.logits(rows)
-        alerts, rate, trace = self._rate.read(logits, hour_of_day(rows[:, 0]), state.rate)
-        _, covered = self._reference.match(rows[:, 0])
-        values, times = window_values(rows, logits)[covered], rows[covered, 0]
-        if len(values) < max(least, 1):
-            reading = Reading(
-                inputs.CHANNEL,
-                Level.INSUFFICIENT_DATA,
-                f"{len(values):,} rows can be tested, {least:,} are needed",
-            )
-            return Seen((reading, alerts), State((), rate), len(rows) - len(values), trace)
+        times, hours = rows[:, 0], hour_of_day(rows[:, 0])
+        values = window_values(rows, self._scorer.logits(rows))
+        alerts, rate, trace = self._rate.read(values[:, -1], hours, state.rate)
+        _, covered = self._reference.match(times)
+        tested = values[covered]
+        far, distance = self._distance.read(tested, hours[covered], state.distance)
+        if len(tested) < max(least, 1):
+            message = f"{len(tested):,} rows can be tested, {least:,} are needed"
+            past: tuple[Past, ...] = ()
+            reading = Reading(inputs.CHANNEL, Level.INSUFFICIENT_DATA, message)
+        else:
+            reading, past = self._inputs(times[covered], tested, state.past)
+        after = State(past, rate, distance)
+        return Seen((reading, alerts, far), after, len(rows) - len(tested), trace)
+
+    def _inputs(
+        self, times: FloatArray, values: Values, past: tuple[Past, ...]
+    ) -> tuple[Reading, tuple[Past, ...]]:
         now = Past(times, values, self._p_values(times, values))
-        before = state.past[-1].p_values if state.past else None
-        several = (*state.past, now)
+        several = (*past, now)
+        before = past[-1].p_values if past else None
         pooled = self._pooled(several) if len(several) == POOLED else None
-        reading = inputs.read(now.p_values, before, pooled, self._fast)
-        return Seen((reading, alerts), State(several[-(POOLED - 1) :], rate), len(rows) - len(values), trace)
+        return inputs.read(now.p_values, before, pooled, self._fast), several[-(POOLED - 1) :]
 
     def _pooled(self, windows: tuple[Past, ...]) -> FloatArray:
         times = np.concatenate([window.times for window in windows])

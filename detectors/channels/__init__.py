@@ -54,3 +54,12 @@ class Reading:
     level: Level
     message: str
     statistics: tuple[Statistic, ...] = ()
+
+
+def warn(channel: str, message: str, statistics: tuple[Statistic, ...]) -> Reading:
+    """A warning where a sum is beyond its threshold, else stable; the furthest sum is said and stands first."""
+    ordered = tuple(sorted(statistics, key=lambda statistic: -statistic.value / statistic.threshold))
+    first = ordered[0]
+    side = "above" if first.beyond else "not above"
+    said = f"{message}; {first.name} {first.value:.1f}, {side} {first.threshold:g}"
+    return Reading(channel, Level.WARNING if first.beyond else Level.STABLE, said, ordered)

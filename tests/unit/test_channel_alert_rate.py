@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.channels import Level
-from detectors.channels.alert_rate import AlertRate, RateRule, RateState
+from detectors.channels.alert_rate import AlertRate
+from detectors.channels.rate import RateRule, RateState
 from detectors.reference import COLUMNS, HOURS, Reference
 
 RULE = RateRule()
@@ -24,7 +25,7 @@ def a_reference(rows: int = 200_000, seed: int = 0) -> Reference:
 
 
 def scores(rng: np.random.Generator, hours: np.ndarray) -> np.ndarray:
-    return np.asarray(rng.standard_normal(len(hours)) + np.where(hours < 6, 0.4, 0.0))
+    return np.float32(rng.standard_normal(len(hours)) + np.where(hours < 6, 0.4, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,9 @@ def channel() -> AlertRate:
 
 
 def test_the_rates_are_those_of_the_hours_drawn_towards_the_days(channel: AlertRate) -> None:
-    night, day = channel.rates[:6], channel.rates[6:]
+    night, day = channel.rate.rates[:6], channel.rate.rates[6:]
     assert night.min() > 1.5 * day.max()
-    assert channel.rates.mean() == pytest.approx(0.005, rel=0.05)
+    assert channel.rate.rates.mean() == pytest.approx(0.005, rel=0.05)
 
 
 def test_days_without_a_change_raise_no_warning(channel: AlertRate) -> None:
@@ -54,25 +55,25 @@ def test_frauds_are_seen_soon(channel: AlertRate, share: float, rows: int) -> No
     for seed in range(10):
         rng = np.random.default_rng([2, seed])
         hours = np.full(rows, 12)
-        suspicious = scores(rng, hours) + np.where(rng.random(rows) < share, 6.0, 0.0)
+        suspicious = np.float32(scores(rng, hours) + np.where(rng.random(rows) < share, 6.0, 0.0))
         reading, state, trace = channel.read(suspicious, hours, RateState())
         assert reading.level is Level.WARNING
-        assert reading.statistics[0].name == "cusum_up"
+        assert reading.statistics[0].name == "suspicious_more"
         assert reading.statistics[0].value == trace.up.max() > RULE.threshold
         assert state.up <= 2 * RULE.threshold
 
 
 def test_a_rate_that_falls_is_seen_too(channel: AlertRate) -> None:
     hours = np.full(6_000, 12)
-    reading, _, _ = channel.read(np.full(6_000, -5.0), hours, RateState())
+    reading, _, _ = channel.read(np.full(6_000, -5.0, dtype=np.float32), hours, RateState())
     assert reading.level is Level.WARNING
-    assert reading.statistics[0].name == "cusum_down"
+    assert reading.statistics[0].name == "suspicious_fewer"
 
 
 def test_the_warning_ends_when_the_rate_is_what_it_was(channel: AlertRate) -> None:
     rng = np.random.default_rng(3)
     hours = np.full(20_000, 12)
-    _, state, _ = channel.read(np.full(200, 9.0), hours[:200], RateState())
+    _, state, _ = channel.read(np.full(200, 9.0, dtype=np.float32), hours[:200], RateState())
     assert state.up == 2 * RULE.threshold
     _, state, _ = channel.read(scores(rng, hours), hours, state)
     assert channel.read(scores(rng, hours), hours, state)[0].level is Level.STABLE
@@ -80,7 +81,7 @@ def test_the_warning_ends_when_the_rate_is_what_it_was(channel: AlertRate) -> No
 
 def test_a_window_that_this_model_did_not_score_says_so_and_changes_nothing(channel: AlertRate) -> None:
     before = RateState(3.0, 1.0)
-    reading, after, _ = channel.read(np.empty(0), np.empty(0, dtype=np.int64), before)
+    reading, after, _ = channel.read(np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64), before)
     assert reading.level is Level.INSUFFICIENT_DATA
     assert after == before
 
@@ -91,7 +92,7 @@ def test_an_hour_that_the_reference_lacks_has_the_rate_of_the_day() -> None:
         whole.values[: whole.starts[20]], np.repeat(np.arange(20), whole.rows_by_hour[:20]), by_time=True
     )
     for shrink in (0.0, 5_000.0):
-        rates = AlertRate(first, RateRule(shrink=shrink)).rates
+        rates = AlertRate(first, RateRule(shrink=shrink)).rate.rates
         assert rates[20:] == pytest.approx([0.005] * 4, rel=0.05)
 
 

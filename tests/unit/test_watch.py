@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 
 from detectors.channels import Level
-from detectors.channels.alert_rate import RateRule
-from detectors.channels.inputs import FastRule
 from detectors.engines import load_engine
 from detectors.reference import Reference
-from detectors.watch import Seen, State, Watch
+from detectors.watch import Rules, Seen, State, Watch
 from fraudkit.bundle import Bundle
 from fraudkit.schema import INPUTS
 from pipelines.data.synthesize import NO_SHIFT, Shift, synthesize
@@ -33,7 +31,7 @@ def watch(request: pytest.FixtureRequest, bundle: Bundle, tmp_path_factory: pyte
     rows = traffic(ROWS, 1, 0.0, 172_800.0)
     write_reference(rows, bundle.scorer, by_time=True, folder=folder / "reference")
     reference = Reference.of(replace(bundle, path=folder))
-    return Watch(bundle.scorer, reference, load_engine(request.param, reference), FastRule(), RateRule())
+    return Watch(bundle.scorer, reference, load_engine(request.param, reference), Rules())
 
 
 def seen(watch: Watch, rows: np.ndarray, state: State) -> list[Seen]:
