@@ -21,12 +21,12 @@ from prometheus_client import REGISTRY
 
 from fraudkit import logs
 from fraudkit.errors import BundleError, FraudError, InvalidInput, PermanentError
+from fraudkit.http import BoundedProtocol, Held
 from fraudkit.settings import MODEL_NAME, ServingSettings, load_settings
 from serving.predictor.app import Predictor, kserve_app
 from serving.predictor.grpc_service import GrpcService
 from serving.predictor.metrics import Metrics
 from serving.predictor.model import FraudModel
-from serving.predictor.protocol import BoundedProtocol, Held
 from serving.predictor.server import Server
 from serving.predictor.work import LargeWork
 

@@ -20,13 +20,14 @@ from kserve.protocol.rest.server import RESTServer
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fraudkit.errors import InvalidInput
+from fraudkit.http import Field
 from fraudkit.settings import ServingSettings
 from serving.predictor import openapi, v1, v2
 from serving.predictor.body import BINARY, INFERENCE_HEADER, JSON, Bodies, Headers, json_size
 from serving.predictor.documents import SHORT
 from serving.predictor.metrics import Metrics, Operation, Series
 from serving.predictor.model import FraudModel, Loaded, server_info
-from serving.predictor.request import Field, Limits, Refused, Reply, check_id, fresh_id
+from serving.predictor.request import Limits, Refused, Reply, check_id, fresh_id
 from serving.predictor.single import Plain, Single
 from serving.predictor.work import INLINE_BYTES, INLINE_EXPLAINED_BYTES, LargeWork, may_explain
 

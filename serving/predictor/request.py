@@ -11,6 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from fraudkit.errors import InvalidInput, InvalidRows, Violation
+from fraudkit.http import Field
 from fraudkit.schema import MAX_REPORTED, FloatArray
 from fraudkit.scoring import Reason
 
@@ -22,10 +23,6 @@ DEFAULT_OUTPUTS: Final = ("probability", "label", "alert", "id")
 
 _FRESH: Final[list[str]] = []
 _NUMBERS: Final = [b"%d" % row for row in range(1_000)]
-
-
-Field = tuple[bytes, bytes]
-"""A field of an HTTP head."""
 
 
 class Refused(InvalidInput):

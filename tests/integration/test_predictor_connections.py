@@ -19,11 +19,11 @@ import uvicorn
 from predictors import PREDICT, ROW, SERVICE, UNLIMITED, Server, in_process, infer_message, running, tensor
 
 from fraudkit.bundle import Bundle
+from fraudkit.http import MOST_HELD_TOGETHER, BoundedProtocol, Held
 from fraudkit.settings import ServingSettings
 from serving.predictor.grpc_service import CONCURRENT, GrpcService
 from serving.predictor.metrics import Metrics
 from serving.predictor.model import FraudModel
-from serving.predictor.protocol import MOST_HELD_TOGETHER, BoundedProtocol, Held
 from serving.predictor.work import LargeWork
 
 SOUND = json.dumps({"instances": [ROW], "id": "a"}).encode()

@@ -12,9 +12,8 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 import httptools
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-
-from serving.predictor.request import Field
 
 MOST_HEAD_BYTES: Final = 64 * 1024
 """Most bytes of a request's head."""
@@ -26,6 +25,8 @@ HELD_SECONDS: Final = 1.0
 """How long a body is waited for."""
 COPIED_BYTES: Final = 16 * 1024
 """Bytes of an answer up to which copying it behind its head is less work than a second write."""
+Field = tuple[bytes, bytes]
+"""A field of an HTTP head."""
 _HOP: Final = (b"connection", b"upgrade", b"http2-settings")
 
 
@@ -226,3 +227,25 @@ class BoundedProtocol(HttpToolsProtocol):
         head = b"".join(b"%s: %s\r\n" % field for field in fields)
         self.parser = httptools.HttpRequestParser(self)
         self.parser.feed_data(b"%s %s HTTP/%s\r\n%s\r\n" % (method, self.url, version, head))
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which also looks after its connections.
+
+    Args:
+        config: uvicorn's, with `BoundedProtocol` as its protocol.
+        request_seconds: Longest time that a request may take to arrive; uvicorn alone would wait for ever.
+    """
+
+    def __init__(self, config: uvicorn.Config, request_seconds: float) -> None:
+        super().__init__(config)
+        self._request_seconds = request_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: uvicorn's own upkeep, and once a second ours."""
+        if counter % 10 == 0:
+            now = monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.tick(now, self._request_seconds)
+        return await super().on_tick(counter)
