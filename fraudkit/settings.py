@@ -138,6 +138,94 @@ class ServingSettings(_Section):
     max_bytes: Annotated[int, Field(ge=1_024)] = 16 * 1024 * 1024
 
 
+class GatewaySettings(_Section):
+    """This machine's stand-in for KServe's router and payload logger.
+
+    Attributes:
+        host: Address to listen on; loopback unless told otherwise.
+        port: HTTP port.
+        queue: Most log events that wait to be posted; what comes beyond is dropped and counted.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    queue: Annotated[int, Field(ge=1)] = 10_000
+
+
+class DetectorSettings(_Section):
+    """The detector: intake, request log, windows.
+
+    Attributes:
+        host: Address to listen on; loopback unless told otherwise.
+        port: HTTP port.
+        url: Where the other parts reach it.
+        database: URL of the request log's database; SQLite in the state folder when not set.
+        engine: What tests windows; `alibi` needs a licence in production, `scipy` does not.
+        bucket_seconds: Width of a bucket of time.
+        lateness_seconds: How much later than newer events an event may come and still enter its window.
+        ahead_seconds: How far an event's time may be ahead of this machine's clock.
+        idle_seconds: When no event has come for so long, buckets close without newer ones.
+        stale_seconds: When no event has come for so long, the verdict is `stale`.
+        window_rows: A window ends with the bucket that brings it to so many rows, or …
+        window_buckets: … after so many buckets.
+        window_least: With fewer rows a window says nothing.
+        slow_buckets: Buckets of the slow window.
+        retention_days: Transactions and windows are kept so long.
+        queue_events: Most events that wait to be stored.
+        queue_bytes: Most bytes of them.
+        max_bytes: Most bytes of an event.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8082
+    url: str = "http://127.0.0.1:8082"
+    database: str | None = None
+    engine: Literal["alibi", "scipy"] = "alibi"
+    bucket_seconds: Annotated[float, Field(ge=0.1, le=3_600)] = 60.0
+    lateness_seconds: Annotated[float, Field(ge=0)] = 120.0
+    ahead_seconds: Annotated[float, Field(ge=0)] = 300.0
+    idle_seconds: Annotated[float, Field(gt=0)] = 300.0
+    stale_seconds: Annotated[float, Field(gt=0)] = 3_600.0
+    window_rows: Annotated[int, Field(ge=1)] = 1_000
+    window_buckets: Annotated[int, Field(ge=1)] = 15
+    window_least: Annotated[int, Field(ge=1)] = 200
+    slow_buckets: Annotated[int, Field(ge=1)] = 1_440
+    retention_days: Annotated[float, Field(gt=0)] = 90.0
+    queue_events: Annotated[int, Field(ge=1)] = 50_000
+    queue_bytes: Annotated[int, Field(ge=1_024)] = 128 * 1024 * 1024
+    max_bytes: Annotated[int, Field(ge=1_024)] = 32 * 1024 * 1024
+
+
+class LabelSettings(_Section):
+    """Outcomes that are reported, and when their absence is one.
+
+    Attributes:
+        silence_days: A transaction of which nothing was reported for so long was legitimate.
+        review_share: Share of transactions without an alert that are put up for review.
+        seed: Keys the choice of them.
+    """
+
+    silence_days: Annotated[float, Field(gt=0)] = 30.0
+    review_share: Annotated[float, Field(ge=0, le=1)] = 0.001
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class EventSettings(_Section):
+    """Events to other systems.
+
+    Attributes:
+        sinks: Where each event is posted until it is acknowledged.
+        source: The `source` of the events.
+        timeout_seconds: How long a sink may take to answer.
+        longest_wait_seconds: Longest wait between two tries of an event.
+    """
+
+    sinks: tuple[str, ...] = ()
+    source: str = "/fraud-platform/detector"
+    timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    longest_wait_seconds: Annotated[float, Field(gt=0)] = 300.0
+
+
 class Settings(BaseSettings):
     """All settings. `state` is the one folder that a laptop's platform writes to."""
 
@@ -159,6 +247,10 @@ class Settings(BaseSettings):
     gate: GateThresholds = GateThresholds()
     tracking: TrackingSettings = TrackingSettings()
     serving: ServingSettings = ServingSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    detector: DetectorSettings = DetectorSettings()
+    labels: LabelSettings = LabelSettings()
+    events: EventSettings = EventSettings()
 
     @property
     def bundle_folder(self) -> Path:
@@ -169,6 +261,11 @@ class Settings(BaseSettings):
     def tracking_uri(self) -> str:
         """Where MLflow keeps runs and models."""
         return self.tracking.uri or f"sqlite:///{self.state.absolute() / 'mlflow.db'}"
+
+    @property
+    def detector_database(self) -> str:
+        """Where the detector keeps the request log, as a URL of SQLAlchemy."""
+        return self.detector.database or f"sqlite:///{self.state.absolute() / 'detector.db'}"
 
     @classmethod
     def settings_customise_sources(
