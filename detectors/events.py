@@ -154,11 +154,15 @@ class Rejected:
         reason: What is wrong, for a machine.
         detail: The same for a person, in one line.
         rows: How many rows of a request are lost with it; 1 where that is not known.
+        id: The event's, if it is a request whose id and time could be read.
+        time: When the logger saw it [s, UTC], likewise.
     """
 
     reason: RejectedReason
     detail: str
     rows: int = 1
+    id: str | None = None
+    time: float | None = None
 
 
 Event = LoggedRequest | LoggedResponse | Ignored | Rejected
@@ -258,10 +262,16 @@ def _read(frame: _Frame, content: bytes | dict[str, Any], model: str) -> Event:
     event_id, time = _id(frame.id), _time(frame.time)
     if content == b"":  # of a GET, which the logger posts too
         return Ignored(IgnoredReason.EMPTY_BODY)
-    document = _Document(content) if isinstance(content, dict) else _document(_inflated(content))
-    if frame.type == REQUEST:
-        return _request(event_id, time, model, document)
-    return _response(event_id, time, model, document)
+    if frame.type == RESPONSE:
+        return _response(event_id, time, model, _body(content))
+    try:
+        return _request(event_id, time, model, _body(content))
+    except _RejectedError as error:
+        return Rejected(error.reason, error.detail, error.rows, event_id, time)
+
+
+def _body(content: bytes | dict[str, Any]) -> _Document:
+    return _Document(content) if isinstance(content, dict) else _document(_inflated(content))
 
 
 def _id(value: Any) -> str:

@@ -174,6 +174,7 @@ class DetectorSettings(_Section):
         queue_events: Most events that wait to be stored.
         queue_bytes: Most bytes of them.
         max_bytes: Most bytes of an event.
+        read_seconds: Longest time that a request's body may take to arrive.
     """
 
     host: str = "127.0.0.1"
@@ -183,7 +184,7 @@ class DetectorSettings(_Section):
     engine: Literal["alibi", "scipy"] = "alibi"
     bucket_seconds: Annotated[float, Field(ge=0.1, le=3_600)] = 60.0
     lateness_seconds: Annotated[float, Field(ge=0)] = 120.0
-    ahead_seconds: Annotated[float, Field(ge=0)] = 300.0
+    ahead_seconds: Annotated[float, Field(ge=0)] = 60.0
     idle_seconds: Annotated[float, Field(gt=0)] = 300.0
     stale_seconds: Annotated[float, Field(gt=0)] = 3_600.0
     window_rows: Annotated[int, Field(ge=1)] = 1_000
@@ -194,6 +195,7 @@ class DetectorSettings(_Section):
     queue_events: Annotated[int, Field(ge=1)] = 50_000
     queue_bytes: Annotated[int, Field(ge=1_024)] = 128 * 1024 * 1024
     max_bytes: Annotated[int, Field(ge=1_024)] = 32 * 1024 * 1024
+    read_seconds: Annotated[float, Field(gt=0)] = 30.0
 
 
 class LabelSettings(_Section):

@@ -19,7 +19,10 @@ from fraudkit.scoring import TERMS, Scorer, Thresholds
 if TYPE_CHECKING:
     import grpc
     import httpx
+    from databases import Postgres
     from predictors import Server
+
+    from detectors.store.database import Database
 
 # A shared machine stalls now and then, and a red run must be one that can be had again.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
@@ -85,3 +88,33 @@ def real_sample() -> Path:
     if not path.is_file():
         pytest.skip(f"the real transactions are not at hand ({path})")
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """One PostgreSQL for all tests that do not stop it."""
+    from databases import Postgres
+
+    server = Postgres(tmp_path_factory.mktemp("postgres") / "data")
+    yield server
+    server.end()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'detector.db'}"
+    url: str = request.getfixturevalue("postgres").new()
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database at the schema of this version."""
+    from detectors.store.database import Database
+
+    made = Database(database_url)
+    made.migrate()
+    yield made
+    made.close()

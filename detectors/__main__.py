@@ -1,0 +1,114 @@
+"""Start the detector: take events, keep them, and answer what is asked of the log, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import uuid
+from functools import partial
+from typing import Final
+
+import structlog
+import uvicorn
+from prometheus_client import REGISTRY
+
+from detectors.app import Detector
+from detectors.intake import Intake
+from detectors.metrics import IntakeMetrics
+from detectors.store.database import Database
+from detectors.store.log import RequestLog
+from fraudkit import logs
+from fraudkit.errors import FraudError, InvalidInput, PermanentError
+from fraudkit.http import BoundedProtocol, Held, Server
+from fraudkit.settings import MODEL_NAME, DetectorSettings, load_settings
+
+log = structlog.get_logger()
+
+GRACE_SECONDS: Final = 20
+"""For events to be stored, less than the 30 s after which Kubernetes kills."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve; 0 after a signal, 1 when it cannot, 2 on wrong use."""
+    logs.configure()
+    try:
+        settings = load_settings()
+        parser = argparse.ArgumentParser("python -m detectors", description=__doc__)
+        parser.add_argument("--host", default=settings.detector.host, help="The address to listen on.")
+        parser.add_argument(
+            "--port", type=int, default=settings.detector.port, help="The port; 0 takes a free one."
+        )
+        options = parser.parse_args(arguments)
+        update = {"host": options.host, "port": options.port}
+        serve(settings.detector_database, settings.detector.model_copy(update=update))
+    except FraudError as error:
+        print(f"detector: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
+        return 2 if isinstance(error, InvalidInput) else 1
+    return 0
+
+
+def serve(url: str, settings: DetectorSettings) -> None:
+    """Serve until a signal.
+
+    Raises:
+        InvalidInput: The database's URL is none.
+        PermanentError: The address cannot be listened on, or the intake has failed.
+    """
+    database = Database(url)
+    replica = uuid.uuid4().hex[:12]
+    intake = Intake(replica, RequestLog(database, settings.bucket_seconds, replica), MODEL_NAME, settings)
+    REGISTRY.register(IntakeMetrics(intake))
+    app = Detector(intake, settings)
+    listener = _listen(settings.host, settings.port)
+    server = Server(_config(app, settings), settings.read_seconds)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, server.handle_exit)
+    # The thread that stores is at work most of the time: the event loop waits at most this long for its turn.
+    sys.setswitchinterval(0.5e-3)
+    gc.collect()
+    gc.freeze()
+    host, port = listener.getsockname()[:2]
+    intake.start(database.migrate, partial(os.kill, os.getpid(), signal.SIGTERM))
+    log.info("detector started", host=host, port=port, replica=replica)
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(server.serve(sockets=[listener]))
+    failed = intake.failed
+    intake.stop(GRACE_SECONDS)
+    database.close()
+    log.info("detector stopped", replica=replica, stored=intake.counts.new)
+    if failed:
+        raise PermanentError("the intake has failed; its last log line says how")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise PermanentError(f"cannot listen on {host}, port {port}: {error}") from error
+
+
+def _config(app: Detector, settings: DetectorSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        interface="asgi3",
+        http=partial(BoundedProtocol, app, Held(), 2 * settings.max_bytes),  # type: ignore[arg-type]
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=1_000,
+        timeout_graceful_shutdown=5,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
