@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 BATCH_EVENTS: Final = 1_000
 BATCH_BYTES: Final = 8 * 1024 * 1024
-GATHER_SECONDS: Final = 0.01
+GATHER_SECONDS: Final = 0.05
 """How long a batch is gathered: a commit waits for the disk, whatever its size."""
 _RARE: Final = 0.5
 """How full the queue is when only a sample of ids is taken from."""
