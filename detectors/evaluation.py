@@ -1,6 +1,6 @@
 """One step of the evaluator after another: bind to a promoted model, or bring the next closed window to a verdict.
 
-A step reads what can no longer change and writes its outcome with its new state in one transaction. Killed at any
+A step reads what can no longer change, and writes its outcome with its new state in one transaction. Killed at any
 moment and started again, it computes the same once more.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -16,17 +17,19 @@ import orjson
 import structlog
 from pydantic import BaseModel, ConfigDict
 
-from detectors.channels import Reading
+from detectors.channels import Level
 from detectors.clock import ClockRule
 from detectors.engines import load_engine
+from detectors.episodes import EpisodeState, Told, Verdict, judge
 from detectors.reference import Reference
 from detectors.store.log import Binding
-from detectors.store.windows import Change, WindowStore
+from detectors.store.windows import Change, Outgoing, WindowStore
 from detectors.watch import Seen, State, Watch, WindowFacts
 from detectors.windows import Window, WindowRule, cut
 from fraudkit.bundle import load
 from fraudkit.errors import BundleError
-from fraudkit.settings import DetectorSettings, Settings
+from fraudkit.schema import FloatArray
+from fraudkit.settings import Settings
 
 log = structlog.get_logger()
 
@@ -52,3 +55,13 @@ class Kept(BaseModel):
     past: tuple[tuple[int, int], ...] = ()
     channels: str
     episode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What is computed with while one model is watched, and what the last window left."""
+
+    kept: Kept
+    watch: Watch
+    state: State
+    episode: EpisodeState

@@ -57,8 +57,8 @@ class Stored:
     """What became of a batch.
 
     Attributes:
-        new: Events that were not known.
-        repeated: Events that were.
+        new: Sound events that were not known.
+        repeated: Sound events that were.
         late: Requests, sound or not, whose bucket was closed: they are in no window.
         clashes: Requests whose id is known with other rows: their rows will never be labelled.
     """
@@ -104,7 +104,7 @@ class RequestLog:
             timed = [self._request(request, closed) for request in requests]
             unsound = [self._rejected(request, closed) for request in rejected]
             new = self._insert_timed(connection, REQUESTS, timed)
-            new += self._insert_timed(connection, REJECTED, unsound)
+            self._insert_timed(connection, REJECTED, unsound)
             new += self._insert(connection, ANSWERS, map(_answer, answers))
             new += self._insert(connection, BINDINGS, [_binding(binding, now) for binding in bindings])
             named: list[LoggedRequest | LoggedResponse] = [*requests, *answers]
@@ -112,7 +112,7 @@ class RequestLog:
             if timed:
                 self._arrived(connection, max(row["time"] for row in timed), now)
         late = sum(row["late"] for row in (*timed, *unsound))
-        return Stored(new, len(entries) - new, late, clashes)
+        return Stored(new, len(entries) - len(rejected) - new, late, clashes)
 
     def _closed(self, connection: Connection) -> int:
         """The bucket below which all are closed, for as long as this transaction lasts."""
