@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Get, make and look at transactions.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+drift_app = typer.Typer(help="Ask the detector what it says of live traffic.", no_args_is_help=True)
+app.add_typer(drift_app, name="drift")
 
 errors = Console(stderr=True)
 out = Console()
@@ -174,6 +176,61 @@ def profile(
     with StepProgress(errors) as progress:
         profile_alone(data, output, lambda done, total: progress("prepare", done, total))
     typer.echo(output)
+
+
+DetectorUrl = Annotated[
+    str | None, typer.Option("--url", help="The detector's address; from the settings if left out.")
+]
+
+
+@drift_app.command("status")
+def drift_status(
+    url: DetectorUrl = None, json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
+) -> None:
+    """What live traffic looks like now: the verdict, and each channel's numbers beside their thresholds.
+
+    Exits 1 when the verdict is drift.
+    """
+    from fraudctl.drift import fetch_status, show_status
+
+    record = fetch_status(url or _settings().detector.url)
+    if json:
+        typer.echo(record.model_dump_json(indent=1))
+    else:
+        show_status(record, out)
+    raise typer.Exit(1 if record.status == "drift" else 0)
+
+
+@drift_app.command("history")
+def drift_history(
+    url: DetectorUrl = None,
+    limit: Annotated[int, typer.Option(help="Windows, events and decisions at most.", min=1, max=1_000)] = 20,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """What it has said, what was sent, and what was decided."""
+    from fraudctl.drift import fetch_history, show_history
+
+    record = fetch_history(url or _settings().detector.url, limit)
+    if json:
+        typer.echo(record.model_dump_json(indent=1))
+    else:
+        show_history(record, out)
+
+
+@app.command()
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False) -> None:
+    """What is missing here, and how to get it. Exits 1 when something is."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from fraudctl.doctor import State, examine, show
+
+    findings = examine()
+    if json:
+        typer.echo(dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        show(findings, out)
+    raise typer.Exit(1 if any(finding.state is State.MISSING for finding in findings) else 0)
 
 
 def _settings(**sections: dict[str, object]) -> Settings:
