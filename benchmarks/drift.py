@@ -20,7 +20,7 @@ import numpy as np
 from detectors.channels import Level
 from detectors.engines import EngineName, load_engine
 from detectors.reference import Reference
-from detectors.watch import Rules, State, Watch
+from detectors.watch import Rules, State, Watch, WindowFacts
 from detectors.windows import WindowRule, cut
 from fraudkit.bundle import Bundle, load
 from fraudkit.schema import INPUTS, FloatArray
@@ -32,6 +32,7 @@ from pipelines.provenance import Run
 DAY_ROWS = 142_404
 TRAINING_ROWS = 2 * DAY_ROWS
 BUCKET = 60.0
+DAY_BUCKETS = 1_440
 RULE = WindowRule()
 CHANGES = {
     "+.1 σ on three": (Level.DRIFT, Shift(mean=0.1)),
@@ -124,12 +125,12 @@ def rows_until_seen(path: Path, engine: EngineName, change: str, seed: int) -> f
 def levels(bundle: Bundle, engine: EngineName, rows: FloatArray) -> Iterator[tuple[Level, int]]:
     """The level after each fast window of `rows` in the order of their time, and the row it ends with."""
     reference = Reference.of(bundle)
-    watch = Watch(bundle.scorer, reference, load_engine(engine, reference), Rules())
+    watch = Watch(bundle.scorer, reference, load_engine(engine, reference), Rules(), RULE.least)
     numbers, counts = np.unique((rows[:, 0] // BUCKET).astype(int), return_counts=True)
     state, end = State(), 0
     for window in cut(zip(numbers.tolist(), counts.tolist(), strict=True), int(numbers[-1]) + 1, RULE).ended:
         first, end = end, end + window.rows
-        seen = watch.read(rows[first:end], state, RULE.least)
+        seen = watch.read(WindowFacts(rows[first:end], (), window.start // DAY_BUCKETS), state)
         state = seen.state
         said = {reading.level for reading in seen.readings}
         yield next((level for level in (Level.DRIFT, Level.WARNING) if level in said), Level.STABLE), end

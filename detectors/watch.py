@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Final
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from detectors.channels import Level, Reading, inputs
+from detectors.channels import Level, Reading, inputs, labels, slow
 from detectors.channels.alert_rate import AlertRate
 from detectors.channels.distance import Distance, DistanceRule, DistanceState
 from detectors.channels.inputs import FastRule
+from detectors.channels.labels import LabelFacts, LabelsRule
+from detectors.channels.quality import Quality, QualityRule
 from detectors.channels.rate import RateRule, RateState, RateTrace
+from detectors.channels.slow import SlowRule, SlowState
 from detectors.engines import Engine
-from detectors.reference import Reference, Values, window_values
+from detectors.histograms import Counts, Histograms
+from detectors.influence import Influence, Influences
+from detectors.reference import HOURS, Reference, Values, window_values
 from fraudkit.schema import FloatArray, hour_of_day
 from fraudkit.scoring import Scorer
 
-POOLED = 3
+POOLED: Final = 3
 """Fast windows that are also tested as one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowFacts:
+    """What is known of a window.
+
+    Attributes:
+        rows: Its checked rows [n, 30], n ≥ 0, in an order that depends on nothing but their times and ids.
+        rejected: Its rejected rows by reason.
+        day: Number of the slow window that it belongs to.
+    """
+
+    rows: FloatArray
+    rejected: tuple[tuple[str, int], ...] = ()
+    day: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Past:
     """A fast window that was tested: its rows' times [n], values [n, 30] and p-values [30]."""
 
@@ -30,30 +54,47 @@ class Past:
     p_values: FloatArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class State:
     """What one window leaves to the next."""
 
     past: tuple[Past, ...] = ()
     rate: RateState = field(default_factory=RateState)
     distance: DistanceState = field(default_factory=DistanceState)
+    day: SlowState | None = None
+
+    def dump(self) -> str:
+        """All but `past`, as JSON, to the last bit."""
+        day = self.day and {
+            "number": self.day.number,
+            "counts": self.day.counts.tolist(),
+            "hours": self.day.hours.tolist(),
+        }
+        kept = {"rate": asdict(self.rate), "distance": asdict(self.distance), "day": day}
+        return orjson.dumps(kept).decode()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Seen:
     """What the channels say of a window, and what they leave to the next.
 
     Attributes:
-        readings: One of each channel.
+        readings: One of each channel; of the slow one when its window has ended.
         state: For the next window.
         untested: Rows of hours that the reference does not cover.
+        hours: Tested rows by hour of day [24].
+        counts: Histogram of the tested rows.
         rate: The sums of the alert rate after each row.
+        influence: Features by how much they moved the score.
     """
 
     readings: tuple[Reading, ...]
     state: State
     untested: int
+    hours: NDArray[np.int64]
+    counts: Counts
     rate: RateTrace
+    influence: tuple[Influence, ...]
 
 
 class Rules(BaseModel):
@@ -62,52 +103,98 @@ class Rules(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     inputs: FastRule = FastRule()
+    slow: SlowRule = SlowRule()
     alert_rate: RateRule = RateRule()
     distance: DistanceRule = DistanceRule()
+    quality: QualityRule = QualityRule()
+    labels: LabelsRule = LabelsRule()
 
 
 class Watch:
-    """The channels of one model."""
+    """The channels of one model.
 
-    def __init__(self, scorer: Scorer, reference: Reference, engine: Engine, rules: Rules) -> None:
+    Args:
+        scorer: The model.
+        reference: Its reference.
+        engine: What tests windows.
+        rules: When the channels speak.
+        least: With fewer tested rows the inputs are `insufficient_data`.
+    """
+
+    def __init__(self, scorer: Scorer, reference: Reference, engine: Engine, rules: Rules, least: int) -> None:
+        self.histograms = Histograms(reference)
         self._scorer = scorer
         self._reference = reference
         self._engine = engine
-        self._fast = rules.inputs
+        self._rules = rules
+        self._least = max(least, 1)
+        self._quality = Quality(reference, rules.quality)
         self._rate = AlertRate(reference, rules.alert_rate)
         self._distance = Distance(reference, rules.distance)
+        self._influences = Influences(scorer, reference)
 
-    def read(self, rows: FloatArray, state: State, least: int) -> Seen:
-        """What is to be said of a fast window.
-
-        Args:
-            rows: Its checked rows [n, 30], in an order that depends on nothing but their times and ids.
-            state: What the window before left.
-            least: With fewer tested rows than this the inputs are `insufficient_data`.
-        """
+    def read(self, facts: WindowFacts, state: State) -> Seen:
+        """What is to be said of a fast window, given what the one before it left."""
+        rows = facts.rows
         times, hours = rows[:, 0], hour_of_day(rows[:, 0])
         values = window_values(rows, self._scorer.logits(rows))
         alerts, rate, trace = self._rate.read(values[:, -1], hours, state.rate)
         _, covered = self._reference.match(times)
-        tested = values[covered]
-        far, distance = self._distance.read(tested, hours[covered], state.distance)
-        if len(tested) < max(least, 1):
-            message = f"{len(tested):,} rows can be tested, {least:,} are needed"
-            past: tuple[Past, ...] = ()
-            reading = Reading(inputs.CHANNEL, Level.INSUFFICIENT_DATA, message)
-        else:
-            reading, past = self._inputs(times[covered], tested, state.past)
-        after = State(past, rate, distance)
-        return Seen((reading, alerts, far), after, len(rows) - len(tested), trace)
+        tested, tested_hours = values[covered], hours[covered]
+        far, distance = self._distance.read(tested, tested_hours, state.distance)
+        fast, past = self._fast(times[covered], tested, state.past)
+        counts, by_hour = self.histograms.count(tested), np.bincount(tested_hours, minlength=HOURS)
+        ended, day = self._day(facts.day, state.day)
+        return Seen(
+            (self._quality.read(values, facts.rejected), fast, alerts, far, *ended),
+            State(past, rate, distance, day.add(counts, by_hour)),
+            len(rows) - len(tested),
+            by_hour,
+            counts,
+            trace,
+            self._influences.rank(tested, tested_hours),
+        )
 
-    def _inputs(
-        self, times: FloatArray, values: Values, past: tuple[Past, ...]
-    ) -> tuple[Reading, tuple[Past, ...]]:
+    def labels(self, facts: LabelFacts, holdout: LabelFacts) -> Reading:
+        """What matured labels say beside those of the model's holdout."""
+        return labels.read(facts, holdout, self._rules.labels)
+
+    def restore(self, dumped: str, past: Sequence[FloatArray]) -> State:
+        """The state of which `dumped` is the dump and `past` are the rows of its past windows, oldest first."""
+        kept = orjson.loads(dumped)
+        outliers = RateState(**kept["distance"].pop("outliers"))
+        day = kept["day"] and SlowState(
+            kept["day"]["number"],
+            np.array(kept["day"]["counts"], dtype=np.int64),
+            np.array(kept["day"]["hours"], dtype=np.int64),
+        )
+        return State(
+            tuple(self._remembered(rows) for rows in past),
+            RateState(**kept["rate"]),
+            DistanceState(**kept["distance"], outliers=outliers),
+            day or None,
+        )
+
+    def _remembered(self, rows: FloatArray) -> Past:
+        _, covered = self._reference.match(rows[:, 0])
+        values = window_values(rows, self._scorer.logits(rows))[covered]
+        times = rows[covered, 0]
+        return Past(times, values, self._p_values(times, values))
+
+    def _day(self, number: int, state: SlowState | None) -> tuple[tuple[Reading, ...], SlowState]:
+        if state is None or state.number == number:
+            return (), state or SlowState.empty(number)
+        return (slow.read(state, self.histograms, self._rules.slow),), SlowState.empty(number)
+
+    def _fast(self, times: FloatArray, values: Values, past: tuple[Past, ...]) -> tuple[Reading, tuple[Past, ...]]:
+        if len(values) < self._least:
+            message = f"{len(values):,} rows can be tested, {self._least:,} are needed"
+            return Reading(inputs.CHANNEL, Level.INSUFFICIENT_DATA, message), ()
         now = Past(times, values, self._p_values(times, values))
         several = (*past, now)
         before = past[-1].p_values if past else None
         pooled = self._pooled(several) if len(several) == POOLED else None
-        return inputs.read(now.p_values, before, pooled, self._fast), several[-(POOLED - 1) :]
+        return inputs.read(now.p_values, before, pooled, self._rules.inputs), several[-(POOLED - 1) :]
 
     def _pooled(self, windows: tuple[Past, ...]) -> FloatArray:
         times = np.concatenate([window.times for window in windows])

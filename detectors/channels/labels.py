@@ -1,0 +1,79 @@
+"""Labels: whether the model still finds the frauds that it found on its holdout, and how many alerts are true.
+
+Exact tests of two samples, because frauds are few and the holdout's own rates are estimates too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from detectors.channels import Level, Reading, Statistic
+
+CHANNEL: Final = "labels"
+
+
+class LabelsRule(BaseModel):
+    """When matured labels speak against the model.
+
+    Attributes:
+        alpha: Significance level at which a fall of the recall is drift.
+        warning: Level at which a fall of recall or precision is a warning.
+        least: Least frauds, or alerts, of which a rate is judged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    warning: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    least: Annotated[int, Field(ge=1)] = 30
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFacts:
+    """Transactions whose outcome is known.
+
+    Attributes:
+        frauds: Frauds.
+        caught: Those of them with an alert.
+        alerts: Alerts.
+        true_alerts: Those of them that were frauds.
+    """
+
+    frauds: int
+    caught: int
+    alerts: int
+    true_alerts: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.caught <= self.frauds and 0 <= self.true_alerts <= self.alerts):
+            raise ValueError(f"of frauds and alerts there cannot be more caught or true than there are: {self}")
+
+
+def read(facts: LabelFacts, holdout: LabelFacts, rule: LabelsRule) -> Reading:
+    """What matured labels say beside those of the model's holdout."""
+    checks = [
+        _fall("recall", facts.caught, facts.frauds, holdout.caught, holdout.frauds, rule),
+        _fall("precision", facts.true_alerts, facts.alerts, holdout.true_alerts, holdout.alerts, rule),
+    ]
+    statistics = tuple(check for check in checks if check)
+    if not statistics:
+        said = f"{facts.frauds} frauds and {facts.alerts} alerts have matured, {rule.least} are needed"
+        return Reading(CHANNEL, Level.INSUFFICIENT_DATA, said)
+    first = min(statistics, key=lambda statistic: statistic.value)
+    drifted = any(one.subject == "recall" and one.value < rule.alpha for one in statistics)
+    level = Level.DRIFT if drifted else Level.WARNING if first.beyond else Level.STABLE
+    said = f"{facts.caught} of {facts.frauds} frauds caught, {facts.true_alerts} of {facts.alerts} alerts true; "
+    said += f"on the holdout {holdout.caught} of {holdout.frauds} and {holdout.true_alerts} of {holdout.alerts}"
+    return Reading(CHANNEL, level, said, statistics)
+
+
+def _fall(name: str, good: int, of: int, before: int, of_before: int, rule: LabelsRule) -> Statistic | None:
+    from scipy.stats import fisher_exact
+
+    if of < rule.least or of_before < rule.least:
+        return None
+    p = float(fisher_exact([[good, of - good], [before, of_before - before]], alternative="less").pvalue)
+    return Statistic("p_value", name, p, rule.warning, p < rule.warning)
