@@ -20,9 +20,10 @@ import numpy as np
 from detectors.channels import Level
 from detectors.engines import EngineName, load_engine
 from detectors.reference import Reference
-from detectors.watch import Rules, State, Watch, WindowFacts
+from detectors.watch import State, Watch, WindowFacts
 from detectors.windows import WindowRule, cut
 from fraudkit.bundle import Bundle, load
+from fraudkit.policy.drift import DriftRules
 from fraudkit.schema import INPUTS, FloatArray
 from fraudkit.settings import load_settings
 from pipelines.data.synthesize import NO_SHIFT, Shift, synthesize, write
@@ -125,7 +126,7 @@ def rows_until_seen(path: Path, engine: EngineName, change: str, seed: int) -> f
 def levels(bundle: Bundle, engine: EngineName, rows: FloatArray) -> Iterator[tuple[Level, int]]:
     """The level after each fast window of `rows` in the order of their time, and the row it ends with."""
     reference = Reference.of(bundle)
-    watch = Watch(bundle.scorer, reference, load_engine(engine, reference), Rules(), RULE.least)
+    watch = Watch(bundle.scorer, reference, load_engine(engine, reference), DriftRules(), RULE.least)
     numbers, counts = np.unique((rows[:, 0] // BUCKET).astype(int), return_counts=True)
     state, end = State(), 0
     for window in cut(zip(numbers.tolist(), counts.tolist(), strict=True), int(numbers[-1]) + 1, RULE).ended:

@@ -41,9 +41,9 @@ class Histograms:
     def expected(self, hours: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
         """What is expected of rows of which so many, [24], are of each hour, and the variance of its departure.
 
-        The variance [30, 50] is that of the rows and of the reference, which is a sample itself. Rows of hours that
-        the reference does not have stand beside all of it where it was drawn without regard to time; else they
-        cannot be held against it, and must not be among `hours`.
+        The variance [30, 50] is that of the rows and of the reference, which is a sample itself. Rows of hours
+        that the reference does not have stand beside all of it where it was drawn without regard to time; else
+        they cannot be held against it, and must not be among `hours`.
         """
         covered = self._rows > 0
         if not covered[hours > 0].all():

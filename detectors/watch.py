@@ -9,20 +9,19 @@ from typing import Final
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from detectors.channels import Level, Reading, inputs, labels, slow
 from detectors.channels.alert_rate import AlertRate
-from detectors.channels.distance import Distance, DistanceRule, DistanceState
-from detectors.channels.inputs import FastRule
-from detectors.channels.labels import LabelFacts, LabelsRule
-from detectors.channels.quality import Quality, QualityRule
-from detectors.channels.rate import RateRule, RateState, RateTrace
-from detectors.channels.slow import SlowRule, SlowState
+from detectors.channels.distance import Distance, DistanceState
+from detectors.channels.labels import LabelFacts
+from detectors.channels.quality import Quality
+from detectors.channels.rate import RateState, RateTrace
+from detectors.channels.slow import SlowState
 from detectors.engines import Engine
 from detectors.histograms import Counts, Histograms
 from detectors.influence import Influence, Influences
 from detectors.reference import HOURS, Reference, Values, window_values
+from fraudkit.policy.drift import DriftRules
 from fraudkit.schema import FloatArray, hour_of_day
 from fraudkit.scoring import Scorer
 
@@ -97,19 +96,6 @@ class Seen:
     influence: tuple[Influence, ...]
 
 
-class Rules(BaseModel):
-    """The rules of all channels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    inputs: FastRule = FastRule()
-    slow: SlowRule = SlowRule()
-    alert_rate: RateRule = RateRule()
-    distance: DistanceRule = DistanceRule()
-    quality: QualityRule = QualityRule()
-    labels: LabelsRule = LabelsRule()
-
-
 class Watch:
     """The channels of one model.
 
@@ -121,7 +107,9 @@ class Watch:
         least: With fewer tested rows the inputs are `insufficient_data`.
     """
 
-    def __init__(self, scorer: Scorer, reference: Reference, engine: Engine, rules: Rules, least: int) -> None:
+    def __init__(
+        self, scorer: Scorer, reference: Reference, engine: Engine, rules: DriftRules, least: int
+    ) -> None:
         self.histograms = Histograms(reference)
         self._scorer = scorer
         self._reference = reference

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from fraudkit.errors import InvalidInput
+from fraudkit.policy.drift import DriftRules
 from fraudkit.policy.gate import GateThresholds
 
 MODEL_NAME = "fraud"
@@ -251,6 +252,7 @@ class Settings(BaseSettings):
     serving: ServingSettings = ServingSettings()
     gateway: GatewaySettings = GatewaySettings()
     detector: DetectorSettings = DetectorSettings()
+    drift: DriftRules = DriftRules()
     labels: LabelSettings = LabelSettings()
     events: EventSettings = EventSettings()
 

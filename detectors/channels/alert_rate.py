@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.channels import Level, Reading, warn
-from detectors.channels.rate import Rate, RateRule, RateState, RateTrace
+from detectors.channels.rate import Rate, RateState, RateTrace
 from detectors.reference import COLUMNS, Reference
+from fraudkit.policy.drift import RateRule
 
 CHANNEL: Final = "alert_rate"
 SHARE: Final = 0.005

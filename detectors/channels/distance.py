@@ -8,38 +8,22 @@ new kind of fraud among them, that the model may not find suspicious.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from detectors import cusum
 from detectors.channels import Level, Reading, Statistic, warn
-from detectors.channels.rate import Rate, RateRule, RateState
+from detectors.channels.rate import Rate, RateState
 from detectors.reference import HOURS, Reference, Values
+from fraudkit.policy.drift import DistanceRule
 from fraudkit.schema import DRIFT_FEATURES, FloatArray
 
 CHANNEL: Final = "distance"
 SHARE: Final = 0.01
 """Share of the reference that is outlying."""
 _WIDTH: Final = len(DRIFT_FEATURES)
-
-
-class DistanceRule(BaseModel):
-    """When distances have changed.
-
-    Attributes:
-        slack: Standard errors by which a window's mean may depart without adding to the sum.
-        threshold: A sum above this is a warning, in standard errors.
-        outliers: When the rate of outlying rows has changed.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    slack: Annotated[float, Field(gt=0)] = 1.0
-    threshold: Annotated[float, Field(gt=0)] = 5.0
-    outliers: RateRule = RateRule(factor=2.0)
 
 
 @dataclass(frozen=True, slots=True)

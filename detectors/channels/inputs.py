@@ -7,35 +7,14 @@ busy day there would be three false alarms.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from detectors.channels import Level, Reading, Statistic
 from detectors.reference import COLUMNS
+from fraudkit.policy.drift import FastRule
 from fraudkit.schema import FloatArray
 
 CHANNEL = "inputs"
-Alpha = Annotated[float, Field(gt=0, lt=1)]
-
-
-class FastRule(BaseModel):
-    """Significance levels of all columns together (Bonferroni's correction divides them among the columns).
-
-    Attributes:
-        twice: A column below this in two windows running is drift.
-        pooled: A column below this in a window pooled of three is drift.
-        once: A column below this in one window is drift.
-        warning: A column below this in one window is a warning.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    twice: Alpha = 0.02
-    pooled: Alpha = 2e-5
-    once: Alpha = 1e-5
-    warning: Alpha = 1e-4
 
 
 def read(now: FloatArray, before: FloatArray | None, pooled: FloatArray | None, rule: FastRule) -> Reading:

@@ -6,29 +6,12 @@ Exact tests of two samples, because frauds are few and the holdout's own rates a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Final
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Final
 
 from detectors.channels import Level, Reading, Statistic
+from fraudkit.policy.drift import LabelsRule
 
 CHANNEL: Final = "labels"
-
-
-class LabelsRule(BaseModel):
-    """When matured labels speak against the model.
-
-    Attributes:
-        alpha: Significance level at which a fall of the recall is drift.
-        warning: Level at which a fall of recall or precision is a warning.
-        least: Least frauds, or alerts, of which a rate is judged.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    warning: Annotated[float, Field(gt=0, lt=1)] = 1e-3
-    least: Annotated[int, Field(ge=1)] = 30
 
 
 @dataclass(frozen=True, slots=True)

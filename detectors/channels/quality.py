@@ -6,35 +6,17 @@ It is a warning at most, and an event of its own: a model that is trained anew d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from detectors.channels import Level, Reading, Statistic
 from detectors.reference import COLUMNS, Reference, Values
+from fraudkit.policy.drift import QualityRule
 from fraudkit.schema import DRIFT_FEATURES, FloatArray
 
 CHANNEL: Final = "data_quality"
 _WIDTH: Final = len(DRIFT_FEATURES)
-
-
-class QualityRule(BaseModel):
-    """What data are still good.
-
-    Attributes:
-        rejected: Share of rows that may be rejected.
-        outside: Share of rows that may be outside of what the reference has seen, for one column.
-        alpha: Significance level of an excess over these.
-        least: With fewer rows a column that stands still is chance.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rejected: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    outside: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 1e-6
-    least: Annotated[int, Field(ge=2)] = 200
 
 
 class Quality:

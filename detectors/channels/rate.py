@@ -8,34 +8,15 @@ alarms to a fifth, so the sums assume it wrong by `RateRule.margin` in their dis
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from detectors import cusum
 from detectors.channels import Statistic
 from detectors.reference import HOURS, Reference
+from fraudkit.policy.drift import RateRule
 from fraudkit.schema import FloatArray
-
-
-class RateRule(BaseModel):
-    """When the rate has changed.
-
-    Attributes:
-        threshold: A sum above this is a warning; in units of log likelihood.
-        factor: Factor on the odds that the sums look for, up; down it is one over this.
-        margin: By how much the base rate may be wrong, as a factor.
-        shrink: Rows by which an hour's rate is drawn towards the day's.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    threshold: Annotated[float, Field(gt=0)] = 10.0
-    factor: Annotated[float, Field(gt=1)] = 2.5
-    margin: Annotated[float, Field(ge=1)] = 1.1
-    shrink: Annotated[float, Field(ge=0)] = 5_000.0
 
 
 @dataclass(frozen=True, slots=True)

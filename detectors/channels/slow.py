@@ -8,33 +8,17 @@ a shift. D is also the effect.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from detectors.channels import Level, Reading, Statistic
 from detectors.histograms import BINS, Counts, Histograms
 from detectors.reference import COLUMNS, HOURS
+from fraudkit.policy.drift import SlowRule
 
 CHANNEL: Final = "inputs_slow"
-
-
-class SlowRule(BaseModel):
-    """When a day has drifted.
-
-    Attributes:
-        alpha: Significance level of all columns together.
-        min_effect: Least D of a drift.
-        least: With fewer rows a day says nothing.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 1e-3
-    min_effect: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    least: Annotated[int, Field(ge=1)] = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from detectors.channels import Level
 from detectors.channels.alert_rate import AlertRate
-from detectors.channels.rate import RateRule, RateState
+from detectors.channels.rate import RateState
 from detectors.reference import COLUMNS, HOURS, Reference
+from fraudkit.policy.drift import RateRule
 
 RULE = RateRule()
 

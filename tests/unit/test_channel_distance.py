@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from detectors.channels import Level
-from detectors.channels.distance import Distance, DistanceRule, DistanceState
+from detectors.channels.distance import Distance, DistanceState
 from detectors.reference import COLUMNS, HOURS, Reference, Values
+from fraudkit.policy.drift import DistanceRule
 
 WIDTH = len(COLUMNS)
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.channels import Level
-from detectors.channels.inputs import FastRule, read
+from detectors.channels.inputs import read
 from detectors.reference import COLUMNS
+from fraudkit.policy.drift import FastRule
 
 RULE = FastRule()
 WIDTH = len(COLUMNS)

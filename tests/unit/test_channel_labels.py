@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.channels import Level
-from detectors.channels.labels import LabelFacts, LabelsRule, read
+from detectors.channels.labels import LabelFacts, read
+from fraudkit.policy.drift import LabelsRule
 
 HOLDOUT = LabelFacts(frauds=95, caught=78, alerts=300, true_alerts=78)
 

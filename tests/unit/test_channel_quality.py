@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from detectors.channels import Level
-from detectors.channels.quality import Quality, QualityRule
+from detectors.channels.quality import Quality
 from detectors.reference import COLUMNS, Reference, Values
+from fraudkit.policy.drift import QualityRule
 
 
 def values_of(rows: int, seed: int) -> Values:

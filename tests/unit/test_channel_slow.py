@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from detectors.channels import Level
-from detectors.channels.slow import SlowRule, SlowState, read
+from detectors.channels.slow import SlowState, read
 from detectors.histograms import Histograms
 from detectors.reference import COLUMNS, HOURS, Reference, Values
+from fraudkit.policy.drift import SlowRule
 
 ROWS = 48_000
 

@@ -12,8 +12,9 @@ import pytest
 from detectors.channels import Level, Reading
 from detectors.engines import load_engine
 from detectors.reference import Reference
-from detectors.watch import Rules, Seen, State, Watch, WindowFacts
+from detectors.watch import Seen, State, Watch, WindowFacts
 from fraudkit.bundle import Bundle
+from fraudkit.policy.drift import DriftRules
 from fraudkit.schema import INPUTS
 from pipelines.data.synthesize import NO_SHIFT, Shift, synthesize
 from pipelines.reference import write_reference
@@ -32,7 +33,7 @@ def watch(request: pytest.FixtureRequest, bundle: Bundle, tmp_path_factory: pyte
     rows = traffic(ROWS, 1, 0.0, 172_800.0)
     write_reference(rows, bundle.scorer, by_time=True, folder=folder / "reference")
     reference = Reference.of(replace(bundle, path=folder))
-    return Watch(bundle.scorer, reference, load_engine(request.param, reference), Rules(), 200)
+    return Watch(bundle.scorer, reference, load_engine(request.param, reference), DriftRules(), 200)
 
 
 def seen(watch: Watch, rows: np.ndarray, state: State) -> list[Seen]:
