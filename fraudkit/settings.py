@@ -23,6 +23,7 @@ from pydantic_settings import (
 from fraudkit.errors import InvalidInput
 from fraudkit.policy.drift import DriftRules
 from fraudkit.policy.gate import GateThresholds
+from fraudkit.policy.retrain import RetrainThresholds
 
 MODEL_NAME = "fraud"
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -218,12 +219,14 @@ class EventSettings(_Section):
 
     Attributes:
         sinks: Where each event is posted until it is acknowledged.
+        launcher: Where the launcher is asked for its runs; not asked when not set, and then no run is.
         source: The `source` of the events.
         timeout_seconds: How long a sink may take to answer.
         longest_wait_seconds: Longest wait between two tries of an event.
     """
 
     sinks: tuple[str, ...] = ()
+    launcher: str | None = None
     source: str = "/fraud-platform/detector"
     timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     longest_wait_seconds: Annotated[float, Field(gt=0)] = 300.0
@@ -253,6 +256,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     detector: DetectorSettings = DetectorSettings()
     drift: DriftRules = DriftRules()
+    retrain: RetrainThresholds = RetrainThresholds()
     labels: LabelSettings = LabelSettings()
     events: EventSettings = EventSettings()
 

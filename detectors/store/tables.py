@@ -83,6 +83,8 @@ LABELS: Final = Table(
     # BIGINT alone is not SQLite's row number.
     Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("row_id", Text, nullable=False),
+    Column("id", Text, nullable=False, comment="of the request, as `row_id` says unless `row_ids` knows better"),
+    Column("row", BigInteger, nullable=False, comment="likewise; -1 where it says none"),
     Column("label", SmallInteger, nullable=False),
     Column("source", Text, nullable=False),
     Column("by", Text, nullable=False),
@@ -91,6 +93,7 @@ LABELS: Final = Table(
     UniqueConstraint("row_id", "at", "label", "source", "by", name="labels_once"),
 )
 Index("labels_at", LABELS.c.at)
+Index("labels_id", LABELS.c.id)
 
 CLOCK: Final = Table(
     "clock",

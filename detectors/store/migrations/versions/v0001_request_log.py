@@ -102,6 +102,13 @@ def upgrade() -> None:
         "labels",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("row_id", sa.Text(), nullable=False),
+        sa.Column(
+            "id",
+            sa.Text(),
+            nullable=False,
+            comment="of the request, as `row_id` says unless `row_ids` knows better",
+        ),
+        sa.Column("row", sa.BigInteger(), nullable=False, comment="likewise; -1 where it says none"),
         sa.Column("label", sa.SmallInteger(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("by", sa.Text(), nullable=False),
@@ -111,6 +118,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("row_id", "at", "label", "source", "by", name="labels_once"),
     )
     op.create_index("labels_at", "labels", ["at"], unique=False)
+    op.create_index("labels_id", "labels", ["id"], unique=False)
     op.create_table(
         "rejected",
         sa.Column("id", sa.Text(), nullable=False, comment="of the event"),

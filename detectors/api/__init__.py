@@ -1,0 +1,1 @@
+"""What everyone else asks the detector."""

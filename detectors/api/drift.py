@@ -1,0 +1,91 @@
+"""What the detector says of drift: now, over time, and of one window."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from detectors.api.query import answer, limit, only, seconds
+from detectors.records import DriftRecord, Status, moment
+from detectors.store.verdicts import Now, Span, VerdictStore
+from fraudkit.settings import MODEL_NAME, DetectorSettings
+
+
+@dataclass(frozen=True, slots=True)
+class DriftApi:
+    """The routes, and what they need.
+
+    Attributes:
+        store: What the evaluator wrote.
+        settings: The width of buckets, and when a verdict is stale.
+        clock: The time [s, UTC].
+    """
+
+    store: VerdictStore
+    settings: DetectorSettings
+    clock: Callable[[], float] = time.time
+
+    def routes(self) -> list[Route]:
+        """For Starlette, which runs them beside its event loop."""
+        drift = f"/v1/models/{MODEL_NAME}/drift"
+        return [
+            Route(drift, self._now),
+            Route(f"{drift}/history", self._history),
+            Route("/v1/windows/{id}", self._window),
+        ]
+
+    def _now(self, request: Request) -> Response:
+        only(request)
+        return answer(status(self.store.now(), self.settings, self.clock()))
+
+    def _history(self, request: Request) -> Response:
+        only(request, "version", "since", "until", "limit")
+        span = Span(
+            request.query_params.get("version"),
+            seconds(request, "since"),
+            seconds(request, "until"),
+            limit(request, 100, 1_000),
+        )
+        return answer(self.store.history(span))
+
+    def _window(self, request: Request) -> Response:
+        only(request)
+        kept = self.store.window(request.path_params["id"])
+        if kept is None:
+            raise HTTPException(404, f"there is no window {request.path_params['id']}")
+        raise NotImplementedError
+
+
+def status(now: Now, settings: DetectorSettings, time: float) -> DriftRecord:
+    """What is to be said at `time` [s, UTC]: a verdict on traffic that has stopped is none."""
+    said, message = Status.WARMING_UP, "no window of this model has ended yet"
+    since = None
+    if now.promoted is None:
+        message = "no model has been promoted: there is nothing to hold traffic against"
+    elif now.window:
+        said, message = Status(now.window.verdict.level), now.window.verdict.message
+        since = now.former.ends if now.former else None
+    if now.received is None or time - now.received > settings.stale_seconds:
+        quiet = (
+            "no event has come"
+            if now.received is None
+            else f"no event has come since {moment(now.received):%F %T} UTC"
+        )
+        said, message = Status.STALE, f"{quiet}; before: {message}"
+    return DriftRecord(
+        model=MODEL_NAME,
+        version=now.promoted,
+        status=said,
+        message=message,
+        since=since,
+        last_event=None if now.received is None else moment(now.received),
+        closed_until=moment(now.closed * settings.bucket_seconds) if now.closed else None,
+        window=now.window,
+        decision=now.decision,
+    )

@@ -1,0 +1,137 @@
+"""Outcomes of transactions, as they are reported: read from JSON or CSV, each by itself."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from fraudkit.errors import InvalidInput
+
+MAX_LABELS: Final = 100_000
+"""Most labels of a request."""
+MAX_ID: Final = 300
+MAX_TEXT: Final = 200
+FIELDS: Final = ("id", "label", "source", "by", "at")
+_LABELS: Final = {"0": 0, "1": 1, "false": 0, "true": 1, "legitimate": 0, "fraud": 1}
+_LATEST: Final = 253_402_300_799.0
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The outcome of a transaction.
+
+    Attributes:
+        id: Of the transaction.
+        label: 1 for a fraud.
+        source: Where it is known from: `review`, `chargeback`, …
+        by: Who says so.
+        at: When it was found out [s, UTC].
+    """
+
+    id: str
+    label: int
+    source: str
+    by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A label that cannot be used: which, and what is wrong with which field."""
+
+    row: int
+    field: str
+    problem: str
+
+
+def read_json(body: bytes, now: float) -> Iterator[Label | Mistake]:
+    """The labels of a JSON object, of a list of them, or of the list in a member `labels`.
+
+    Raises:
+        InvalidInput: The body is not that, or has too many.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the body is not JSON: {error}") from error
+    if isinstance(document, dict) and "labels" in document:
+        document = document["labels"]
+    rows = [document] if isinstance(document, dict) else document
+    if not isinstance(rows, list):
+        raise InvalidInput("the body must be an object with id and label, or a list of such objects")
+    _bounded(len(rows))
+    return (_label(row, number, now) for number, row in enumerate(rows))
+
+
+def read_csv(body: bytes, now: float) -> Iterator[Label | Mistake]:
+    """The labels of a CSV with a header; rows are numbered from 0, without the header.
+
+    Raises:
+        InvalidInput: The body is not that, or has too many.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
+        names = [name.strip().lower() for name in reader.fieldnames or ()]
+        reader.fieldnames = names
+        if not {"id", "label"} <= set(names):
+            raise InvalidInput("the CSV must have a header with id and label")
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(f"the body is not CSV: {error}") from error
+    _bounded(len(rows))
+    return (_label({name: text for name, text in row.items() if text}, n, now) for n, row in enumerate(rows))
+
+
+def _bounded(count: int) -> None:
+    if count > MAX_LABELS:
+        raise InvalidInput(f"{count:,} labels are more than the {MAX_LABELS:,} that one request may have")
+
+
+def _label(row: Any, number: int, now: float) -> Label | Mistake:
+    if not isinstance(row, Mapping):
+        return Mistake(number, "", "must be an object with id and label")
+    unknown = sorted(str(name) for name in set(row) - set(FIELDS))
+    if unknown:
+        return Mistake(number, unknown[0][:MAX_TEXT], f"is not one of {', '.join(FIELDS)}")
+    if not _text(row.get("id"), MAX_ID):
+        return Mistake(number, "id", f"must be a text of 1 to {MAX_ID} printable characters")
+    label = row.get("label")
+    value = _LABELS.get(label.strip().lower()) if isinstance(label, str) else label
+    if not isinstance(value, int | float) or value not in (0, 1):
+        return Mistake(number, "label", "must be 0 or 1")
+    source, by = row.get("source", "api"), row.get("by", "api")
+    for name, text in (("source", source), ("by", by)):
+        if not _text(text, MAX_TEXT):
+            return Mistake(number, name, f"must be a text of 1 to {MAX_TEXT} printable characters")
+    at = _time(row.get("at", now))
+    if at is None:
+        return Mistake(number, "at", "must be a time: RFC 3339 with an offset, or seconds UTC")
+    return Label(row["id"], int(value), source, by, at)
+
+
+def _text(value: Any, most: int) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
+
+
+def _time(value: Any) -> float | None:
+    if isinstance(value, str):
+        try:
+            seconds = float(value)
+        except ValueError:
+            try:
+                moment = datetime.fromisoformat(value)
+            except ValueError:
+                return None
+            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        return None
+    return seconds if math.isfinite(seconds) and 0 <= seconds <= _LATEST else None
