@@ -17,15 +17,20 @@ import structlog
 import uvicorn
 from prometheus_client import REGISTRY
 
+from detectors.api.drift import DriftApi
+from detectors.api.transactions import TransactionsApi
 from detectors.app import Detector
 from detectors.intake import Intake
 from detectors.metrics import IntakeMetrics
 from detectors.store.database import Database
+from detectors.store.labels import LabelStore
 from detectors.store.log import RequestLog
+from detectors.store.transactions import TransactionStore
+from detectors.store.verdicts import VerdictStore
 from fraudkit import logs
 from fraudkit.errors import FraudError, InvalidInput, PermanentError
 from fraudkit.http import BoundedProtocol, Held, Server
-from fraudkit.settings import MODEL_NAME, DetectorSettings, load_settings
+from fraudkit.settings import MODEL_NAME, DetectorSettings, Settings, load_settings
 
 log = structlog.get_logger()
 
@@ -45,27 +50,31 @@ def main(arguments: list[str] | None = None) -> int:
         )
         options = parser.parse_args(arguments)
         update = {"host": options.host, "port": options.port}
-        serve(settings.detector_database, settings.detector.model_copy(update=update))
+        serve(settings.model_copy(update={"detector": settings.detector.model_copy(update=update)}))
     except FraudError as error:
         print(f"detector: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
         return 2 if isinstance(error, InvalidInput) else 1
     return 0
 
 
-def serve(url: str, settings: DetectorSettings) -> None:
+def serve(settings: Settings) -> None:
     """Serve until a signal.
 
     Raises:
         InvalidInput: The database's URL is none.
         PermanentError: The address cannot be listened on, or the intake has failed.
     """
-    database = Database(url)
+    detector = settings.detector
+    database = Database(settings.detector_database)
     replica = uuid.uuid4().hex[:12]
-    intake = Intake(replica, RequestLog(database, settings.bucket_seconds, replica), MODEL_NAME, settings)
+    intake = Intake(replica, RequestLog(database, detector.bucket_seconds, replica), MODEL_NAME, detector)
     REGISTRY.register(IntakeMetrics(intake))
-    app = Detector(intake, settings)
-    listener = _listen(settings.host, settings.port)
-    server = Server(_config(app, settings), settings.read_seconds)
+    drift = DriftApi(VerdictStore(database), detector, settings.drift, settings.bundle_folder)
+    transactions = TransactionStore(database, settings.labels)
+    others = TransactionsApi(transactions, LabelStore(database), settings.bundle_folder)
+    app = Detector(intake, detector, [*drift.routes(), *others.routes()])
+    listener = _listen(detector.host, detector.port)
+    server = Server(_config(app, detector), detector.read_seconds)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
     # The thread that stores is at work most of the time: the event loop waits at most this long for its turn.

@@ -5,15 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
+import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from detectors.api.query import answer, limit, only, seconds
-from detectors.records import DriftRecord, Status, moment
-from detectors.store.verdicts import Now, Span, VerdictStore
+from detectors.histograms import Histograms
+from detectors.records import DriftRecord, HistogramRecord, Status, TraceRecord, WindowEvidence, moment
+from detectors.reference import COLUMNS, Reference
+from detectors.store.verdicts import Kept, Now, Span, VerdictStore
+from fraudkit.bundle import load
+from fraudkit.errors import BundleError
+from fraudkit.policy.drift import DriftRules
 from fraudkit.settings import MODEL_NAME, DetectorSettings
 
 
@@ -24,11 +32,15 @@ class DriftApi:
     Attributes:
         store: What the evaluator wrote.
         settings: The width of buckets, and when a verdict is stale.
+        rules: The thresholds of traces.
+        bundles: Folder of the models, for what is expected.
         clock: The time [s, UTC].
     """
 
     store: VerdictStore
     settings: DetectorSettings
+    rules: DriftRules
+    bundles: Path
     clock: Callable[[], float] = time.time
 
     def routes(self) -> list[Route]:
@@ -59,7 +71,51 @@ class DriftApi:
         kept = self.store.window(request.path_params["id"])
         if kept is None:
             raise HTTPException(404, f"there is no window {request.path_params['id']}")
-        raise NotImplementedError
+        watched = histograms_of(self.bundles, kept.window.version)
+        histograms = _beside(kept, *watched) if watched else ()
+        threshold = self.rules.alert_rate.threshold
+        traces = tuple(
+            TraceRecord(name=f"suspicious_{side}", values=tuple(values.tolist()), threshold=threshold)
+            for side, values in zip(("more", "fewer"), kept.traces, strict=True)
+        )
+        return answer(
+            WindowEvidence(window=kept.window, rows_by_hour=kept.hours, histograms=histograms, traces=traces)
+        )
+
+
+def histograms_of(bundles: Path, version: str) -> tuple[Histograms, Reference] | None:
+    """What a version makes one expect; None where its bundle is not there."""
+    folder = bundles / version
+    if not folder.is_dir():
+        return None
+    try:
+        return _loaded(folder)
+    except BundleError:
+        return None
+
+
+@lru_cache(maxsize=2)
+def _loaded(folder: Path) -> tuple[Histograms, Reference]:
+    reference = Reference.of(load(folder))
+    return Histograms(reference), reference
+
+
+def _beside(kept: Kept, histograms: Histograms, reference: Reference) -> tuple[HistogramRecord, ...]:
+    """Each column's shares of bins beside the expected ones; nothing for a window of which nothing was tested."""
+    rows = sum(kept.hours)
+    if not rows:
+        return ()
+    expected, _ = histograms.expected(np.array(kept.hours))
+    low, high = reference.values.min(axis=0), reference.values.max(axis=0)
+    return tuple(
+        HistogramRecord(
+            column=name,
+            edges=(float(low[i]), *histograms.edges[i].tolist(), float(high[i])),
+            observed=tuple((kept.histogram[i] / rows).tolist()),
+            expected=tuple((expected[i] / rows).tolist()),
+        )
+        for i, name in enumerate(COLUMNS)
+    )
 
 
 def status(now: Now, settings: DetectorSettings, time: float) -> DriftRecord:

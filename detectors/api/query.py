@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime
 from typing import Final
 
+import orjson
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -55,3 +56,8 @@ def only(request: Request, *names: str) -> None:
 def answer(record: BaseModel, status: int = 200) -> Response:
     """A record as JSON."""
     return Response(record.model_dump_json(), status, media_type="application/json")
+
+
+def document(content: object, status: int = 200) -> Response:
+    """Anything that orjson writes."""
+    return Response(orjson.dumps(content), status, media_type="application/json")

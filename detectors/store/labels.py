@@ -93,6 +93,30 @@ class LabelStore:
         return known
 
 
+def latest_labels(
+    connection: Connection, row_ids: Sequence[str], as_of: float
+) -> dict[str, tuple[int, str, float]]:
+    """Label, source and time of those transactions of which something was reported by `as_of`."""
+    found: dict[str, tuple[int, str, float]] = {}
+    for start in range(0, len(row_ids), _LOOKED_UP):
+        part = row_ids[start : start + _LOOKED_UP]
+        wanted = (
+            select(LABELS.c.row_id, LABELS.c.label, LABELS.c.source, LABELS.c.at)
+            .where(LABELS.c.row_id.in_(part), LABELS.c.at <= as_of)
+            .order_by(LABELS.c.at, LABELS.c.seq)  # the one that counts comes last
+        )
+        found |= {row_id: (label, source, at) for row_id, label, source, at in connection.execute(wanted)}
+        several = (
+            select(ROW_IDS.c.row_id)
+            .where(ROW_IDS.c.row_id.in_(part))
+            .group_by(ROW_IDS.c.row_id)
+            .having(func.count() > 1)
+        )
+        for row_id in connection.execute(several).scalars():
+            found.pop(row_id, None)
+    return found
+
+
 def place_of(row_id: str) -> tuple[str, int]:
     """The request and the row that an id names: what is before and after its last hyphen."""
     request, _, row = row_id.rpartition("-")

@@ -39,6 +39,7 @@ REQUESTS: Final = Table(
     Column("inputs", LargeBinary, nullable=False, comment="[rows, 30] float64"),
 )
 Index("requests_bucket", REQUESTS.c.bucket)
+Index("requests_time", REQUESTS.c.time, REQUESTS.c.id)
 
 ANSWERS: Final = Table(
     "answers",

@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import orjson
 import pytest
-from log_events import HOUR, answer, request
+from log_events import answer
 from sqlalchemy import select
-from watched import traffic, watched_bundle
+from watched import START, Detector, bind, events_of, levels, settings_of, traffic, watched_bundle
 
-from detectors.evaluation import Evaluator
 from detectors.labels import Label
-from detectors.records import HistoryRecord
 from detectors.retraining import Retraining
 from detectors.store.database import Database
 from detectors.store.labels import LabelStore
-from detectors.store.log import Binding, Entry, RejectedRequest, RequestLog
-from detectors.store.tables import EVENTS, WINDOWS
-from detectors.store.verdicts import Span, VerdictStore
-from detectors.store.windows import WindowStore
+from detectors.store.log import Entry, RejectedRequest
+from detectors.store.tables import EVENTS
+from detectors.store.verdicts import VerdictStore
 from fraudkit.bundle import Bundle
 from fraudkit.errors import BundleError, PermanentError
-from fraudkit.schema import FloatArray
-from fraudkit.settings import Settings, load_settings
 from pipelines.data.synthesize import Shift
-
-START = HOUR - HOUR % 86_400
-"""A midnight [s, UTC]."""
 
 
 @pytest.fixture(scope="module")
@@ -42,60 +33,6 @@ def watched(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module")
 def successor(bundle: Bundle, watched: Bundle) -> Bundle:
     return watched_bundle(bundle.scorer, watched.path.parent.parent, seed=2)
-
-
-def settings_of(watched: Bundle, **sections: Any) -> Settings:
-    detector = {"engine": "scipy", "idle_seconds": 1e9, **sections.pop("detector", {})}
-    return load_settings(bundles=watched.path.parent, detector=detector, **sections)
-
-
-def events_of(rows: FloatArray, name: str = "r", each: int = 5, shift: float = 0.0) -> list[Entry]:
-    """Requests of `each` rows, logged at their `Time` of the day that begins at START."""
-    return [
-        request(f"{name}{first}", START + shift + rows[first, 0], rows[first : first + each])
-        for first in range(0, len(rows), each)
-    ]
-
-
-def bind(version: str, time: float = START - 60, key: str = "one") -> Binding:
-    return Binding(f"promoted-{key}", version, time)
-
-
-class Detector:
-    """The store and the evaluator on it."""
-
-    def __init__(self, database: Database, settings: Settings) -> None:
-        self.database = database
-        self.settings = settings
-        self.log = RequestLog(database, settings.detector.bucket_seconds, "replica")
-
-    def store(self, events: list[Entry]) -> None:
-        for start in range(0, len(events), 500):
-            self.log.store(events[start : start + 500], START)
-
-    def evaluator(self) -> Evaluator:
-        return Evaluator(WindowStore(self.database), LabelStore(self.database), self.settings, lambda: START)
-
-    def run(self, restart: bool = False) -> None:
-        evaluator = self.evaluator()
-        while evaluator.advance():
-            if restart:
-                evaluator = self.evaluator()
-
-    def history(self) -> HistoryRecord:
-        return VerdictStore(self.database).history(Span(limit=1_000))
-
-    def written(self) -> tuple[list[Any], list[Any]]:
-        """All that was written of windows and events, but for when."""
-        with self.database.read() as connection:
-            columns = [column for column in WINDOWS.c if column.name != "evaluated"]
-            windows = connection.execute(select(*columns).order_by(WINDOWS.c.id)).all()
-            events = connection.execute(select(EVENTS.c.id, EVENTS.c.body).order_by(EVENTS.c.id)).all()
-        return [tuple(row) for row in windows], [tuple(row) for row in events]
-
-
-def levels(history: HistoryRecord) -> list[str]:
-    return [str(window.verdict.level) for window in reversed(history.windows)]
 
 
 def test_clean_traffic_is_stable_and_a_shift_is_a_drift_that_is_told(database: Database, watched: Bundle) -> None:

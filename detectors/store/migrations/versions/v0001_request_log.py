@@ -150,6 +150,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", "digest"),
     )
     op.create_index("requests_bucket", "requests", ["bucket"], unique=False)
+    op.create_index("requests_time", "requests", ["time", "id"], unique=False)
     op.create_table(
         "row_ids",
         sa.Column("row_id", sa.Text(), nullable=False),

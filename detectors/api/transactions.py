@@ -1,0 +1,272 @@
+"""Transactions, labels, and what a version has answered."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from detectors.api.query import document, limit, only, seconds
+from detectors.labels import Label, Mistake, read_csv, read_json
+from detectors.store.labels import LabelStore
+from detectors.store.transactions import Block, Place, Transaction, TransactionStore, Wanted
+from fraudkit.bundle import load
+from fraudkit.errors import BundleError, InvalidInput
+from fraudkit.events import rfc3339
+from fraudkit.schema import INPUTS
+from fraudkit.scoring import ALERTS, Scorer
+from fraudkit.settings import MODEL_NAME
+
+MAX_LABEL_BYTES: Final = 16 * 1024 * 1024
+MAX_MISTAKES: Final = 100
+"""Mistakes that are told of one request; all are counted."""
+SCORE_EDGES: Final = tuple(float(edge) for edge in np.linspace(-15.0, 10.0, 51))
+"""Edges of the score histogram, in log odds; what is beyond is in the first and last bin."""
+_ALERTS: Final = {"any": 1, "review": 1, "block": 2}
+_VERSION: Final = re.compile(r"[0-9a-f]{12}")
+_Z: Final = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionsApi:
+    """The routes, and what they need.
+
+    Attributes:
+        store: Transactions.
+        labels: Outcomes.
+        bundles: Folder of the models, for reasons.
+        clock: The time [s, UTC].
+    """
+
+    store: TransactionStore
+    labels: LabelStore
+    bundles: Path
+    clock: Callable[[], float] = time.time
+
+    def routes(self) -> list[Route]:
+        """For Starlette, which runs those that are no coroutine beside its event loop."""
+        return [
+            Route("/v1/transactions", self._transactions),
+            Route("/v1/review", self._review),
+            Route("/v1/labels", self._label, methods=["POST"]),
+            Route("/v1/labelled", self._labelled),
+            Route(f"/v1/models/{MODEL_NAME}/versions/{{version}}/evidence", self._evidence),
+        ]
+
+    def _transactions(self, request: Request) -> Response:
+        only(request, "version", "since", "until", "alert", "cursor", "limit")
+        alert = request.query_params.get("alert")
+        if alert is not None and alert not in _ALERTS:
+            raise InvalidInput(f"alert: {alert!r} must be one of {', '.join(_ALERTS)}")
+        wanted = Wanted(
+            version=request.query_params.get("version"),
+            since=seconds(request, "since"),
+            until=seconds(request, "until"),
+            least_alert=_ALERTS[alert] if alert else 0,
+        )
+        return self._listed(wanted, request)
+
+    def _review(self, request: Request) -> Response:
+        only(request, "cursor", "limit")
+        return self._listed(Wanted(unlabelled=True, sampled=True), request)
+
+    def _listed(self, wanted: Wanted, request: Request) -> Response:
+        found, place = self.store.newest(wanted, _place(request), limit(request, 100, 1_000))
+        cursor = None
+        if place:
+            cursor = base64.urlsafe_b64encode(orjson.dumps([place.time, place.id, place.row])).decode()
+        return document({"transactions": [self._told(one) for one in found], "cursor": cursor})
+
+    def _told(self, one: Transaction) -> dict[str, Any]:
+        scorer = scorer_of(self.bundles, one.version)
+        reasons = scorer.reasons(one.inputs[None, :])[0] if scorer else None
+        return {
+            "id": one.id,
+            "ce_time": rfc3339_of(one.time),
+            "version": one.version,
+            "inputs": dict(zip(INPUTS, one.inputs.tolist(), strict=True)),
+            "probability": one.probability,
+            "alert": ALERTS[one.alert],
+            "label": one.label,
+            "label_source": one.source,
+            "reasons": reasons
+            and [
+                {
+                    "feature": reason.feature,
+                    "contribution": reason.contribution,
+                    "value": reason.value,
+                    "typical": reason.typical,
+                }
+                for reason in reasons
+            ],
+        }
+
+    async def _label(self, request: Request) -> Response:
+        only(request)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_LABEL_BYTES:
+                said = f"labels have at most {MAX_LABEL_BYTES:,} bytes; send them in several requests"
+                return document({"error": said}, 413)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return await run_in_threadpool(self._keep, bytes(body), kind == "text/csv")
+
+    def _keep(self, body: bytes, is_csv: bool) -> Response:
+        now = self.clock()
+        read = list(read_csv(body, now) if is_csv else read_json(body, now))
+        labels = [one for one in read if isinstance(one, Label)]
+        mistakes = [one for one in read if isinstance(one, Mistake)]
+        if mistakes and not labels:
+            first = mistakes[0]
+            raise InvalidInput(f"row {first.row}, {first.field or 'label'}: {first.problem}")
+        added = self.labels.add(labels, now)
+        told = [{"row": one.row, "field": one.field, "problem": one.problem} for one in mistakes[:MAX_MISTAKES]]
+        counts = {"accepted": added.accepted, "repeated": added.repeated, "unknown": added.unknown}
+        return document(counts | {"rejected": len(mistakes), "mistakes": told})
+
+    def _labelled(self, request: Request) -> Response:
+        only(request, "since", "as_of")
+        since, as_of = seconds(request, "since"), seconds(request, "as_of")
+        blocks = self.store.matured(0.0 if since is None else since, self.clock() if as_of is None else as_of)
+        head = {"content-disposition": 'attachment; filename="labelled.parquet"'}
+        return StreamingResponse(_parquet(blocks), media_type="application/vnd.apache.parquet", headers=head)
+
+    def _evidence(self, request: Request) -> Response:
+        only(request, "since", "until")
+        version = request.path_params["version"]
+        since, until = seconds(request, "since"), seconds(request, "until")
+        evidence = self.store.evidence(version, since, until)
+        rows = len(evidence.alerts)
+        facts = self.labels.facts(version, since or 0.0, self.clock() if until is None else until)
+        edges = np.array(SCORE_EDGES)
+        chances = np.clip(evidence.probabilities, 1e-300, 1 - 1e-16)
+        logits = np.clip(np.log(chances) - np.log1p(-chances), edges[0], edges[-1])
+        return document(
+            {
+                "version": version,
+                "requests": evidence.requests,
+                "rows": rows,
+                "alerts": {
+                    name: int(count)
+                    for name, count in zip(ALERTS, np.bincount(evidence.alerts, minlength=3), strict=True)
+                },
+                "alert_rate": _share(int((evidence.alerts > 0).sum()), rows),
+                "score_histogram": {"edges": SCORE_EDGES, "counts": np.histogram(logits, edges)[0].tolist()},
+                "labelled": {
+                    "frauds": facts.frauds,
+                    "alerts": facts.alerts,
+                    "recall": _share(facts.caught, facts.frauds),
+                    "precision": _share(facts.true_alerts, facts.alerts),
+                },
+            }
+        )
+
+
+def rfc3339_of(moment: float) -> str:
+    """A time [s, UTC] as people and programs read it."""
+    return rfc3339(datetime.fromtimestamp(moment, UTC))
+
+
+def scorer_of(bundles: Path, version: str) -> Scorer | None:
+    """The scorer of a version, which an answer names and may be any text; None where there is no such bundle."""
+    folder = bundles / version
+    if not _VERSION.fullmatch(version) or not folder.is_dir():
+        return None
+    try:
+        return _loaded(folder)
+    except BundleError:
+        return None
+
+
+@lru_cache(maxsize=16)
+def _loaded(folder: Path) -> Scorer:
+    return load(folder).scorer
+
+
+def _share(count: int, of: int) -> dict[str, float] | None:
+    """A share with Wilson's 95 % interval; None of nothing."""
+    if not of:
+        return None
+    share, square = count / of, _Z * _Z
+    centre, scale = share + square / (2 * of), 1 + square / of
+    spread = _Z * float(np.sqrt(share * (1 - share) / of + square / (4 * of * of)))
+    return {
+        "value": share,
+        "low": max((centre - spread) / scale, 0.0),
+        "high": min((centre + spread) / scale, 1.0),
+    }
+
+
+def _place(request: Request) -> Place | None:
+    text = request.query_params.get("cursor")
+    if text is None:
+        return None
+    try:
+        moment, name, row = orjson.loads(base64.urlsafe_b64decode(text))
+        return Place(float(moment), str(name), int(row))
+    except (ValueError, TypeError) as error:
+        raise InvalidInput("cursor: is not one that this list gave") from error
+
+
+class _Pipe(io.RawIOBase):
+    """Takes what is written, and gives it away."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        self._size += len(self._parts[-1])
+        return len(self._parts[-1])
+
+    def tell(self) -> int:
+        return self._size
+
+    def take(self) -> bytes:
+        content = b"".join(self._parts)
+        self._parts.clear()
+        return content
+
+
+def _parquet(blocks: Iterator[Block]) -> Iterator[bytes]:
+    """The file, a part for each block."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stamp = pa.timestamp("us", tz="UTC")
+    fields = [("id", pa.string()), ("ce_time", stamp), *((name, pa.float64()) for name in INPUTS)]
+    fields += [
+        ("label", pa.int8()),
+        ("source", pa.string()),
+        ("matured_at", stamp),
+        ("inclusion_weight", pa.float64()),
+    ]
+    schema, pipe = pa.schema(fields), _Pipe()
+    with pq.ParquetWriter(pa.PythonFile(pipe, mode="w"), schema) as writer:
+        for block in blocks:
+            times, matured = ((moments * 1e6).round().astype(np.int64) for moments in (block.times, block.matured))
+            inputs = (pa.array(column) for column in block.inputs.T)
+            columns = [pa.array(block.ids), pa.array(times).cast(stamp), *inputs, pa.array(block.labels)]
+            columns += [pa.array(block.sources), pa.array(matured).cast(stamp), pa.array(block.weights)]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            yield pipe.take()
+    yield pipe.take()
