@@ -148,7 +148,10 @@ class Watch:
         return labels.read(facts, holdout, self._rules.labels)
 
     def restore(self, dumped: str, past: Sequence[FloatArray]) -> State:
-        """The state of which `dumped` is the dump and `past` are the rows of its past windows, oldest first."""
+        """The state of which `dumped` is the dump and `past` are the rows of its past windows, oldest first.
+
+        Rows that are gone, by the retention, are not remembered.
+        """
         kept = orjson.loads(dumped)
         outliers = RateState(**kept["distance"].pop("outliers"))
         day = kept["day"] and SlowState(
@@ -157,7 +160,7 @@ class Watch:
             np.array(kept["day"]["hours"], dtype=np.int64),
         )
         return State(
-            tuple(self._remembered(rows) for rows in past),
+            tuple(self._remembered(rows) for rows in past if len(rows)),
             RateState(**kept["rate"]),
             DistanceState(**kept["distance"], outliers=outliers),
             day or None,
