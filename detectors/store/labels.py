@@ -17,6 +17,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from detectors.channels.labels import LabelFacts
 from detectors.labels import Label
 from detectors.store.database import Database
+from detectors.store.log import ALL_ROWS
 from detectors.store.tables import ANSWERS, LABELS, REQUESTS, ROW_IDS
 
 _LOOKED_UP: Final = 500
@@ -83,8 +84,9 @@ class LabelStore:
         known: set[str] = set()
         for start in range(0, len(rows), _LOOKED_UP):
             part = rows[start : start + _LOOKED_UP]
-            own = select(ROW_IDS.c.row_id).where(ROW_IDS.c.row_id.in_([row["row_id"] for row in part]))
-            known.update(connection.execute(own).scalars())
+            names = {row["row_id"] for row in part} | {row["id"] for row in part}
+            named = set(connection.execute(select(ROW_IDS.c.row_id).where(ROW_IDS.c.row_id.in_(names))).scalars())
+            known.update(row["row_id"] for row in part if row["row_id"] in named or row["id"] in named)
             sizes = select(REQUESTS.c.id, func.max(REQUESTS.c.rows)).where(
                 REQUESTS.c.id.in_([row["id"] for row in part])
             )
@@ -106,15 +108,21 @@ def latest_labels(
             .order_by(LABELS.c.at, LABELS.c.seq)  # the one that counts comes last
         )
         found |= {row_id: (label, source, at) for row_id, label, source, at in connection.execute(wanted)}
-        several = (
-            select(ROW_IDS.c.row_id)
-            .where(ROW_IDS.c.row_id.in_(part))
-            .group_by(ROW_IDS.c.row_id)
-            .having(func.count() > 1)
-        )
-        for row_id in connection.execute(several).scalars():
-            found.pop(row_id, None)
+        doubtful = _several(connection, [*part, *{place_of(row_id)[0] for row_id in part}])
+        for row_id in part:
+            if row_id in doubtful or place_of(row_id)[0] in doubtful:
+                found.pop(row_id, None)
     return found
+
+
+def _several(connection: Connection, names: Sequence[str]) -> set[str]:
+    """Which of the ids, or of what ids begin with, stand in several places."""
+    doubtful: set[str] = set()
+    for start in range(0, len(names), _LOOKED_UP):
+        part = ROW_IDS.c.row_id.in_(names[start : start + _LOOKED_UP])
+        wanted = select(ROW_IDS.c.row_id).where(part).group_by(ROW_IDS.c.row_id).having(func.count() > 1)
+        doubtful.update(connection.execute(wanted).scalars())
+    return doubtful
 
 
 def place_of(row_id: str) -> tuple[str, int]:
@@ -146,31 +154,34 @@ def _latest(as_of: float) -> Subquery:
         .where(LABELS.c.at <= as_of)
         .subquery()
     )
-    places = (
+    own, begun = _places(ROW_IDS.c.row >= 0), _places(ROW_IDS.c.row == ALL_ROWS)
+    row = func.coalesce(own.c.row, ranked.c.row)
+    return (
+        select(
+            ranked.c.row_id,
+            ranked.c.label,
+            func.coalesce(own.c.id, begun.c.id, ranked.c.id).label("id"),
+            row.label("row"),
+        )
+        .select_from(
+            ranked.outerjoin(own, own.c.row_id == ranked.c.row_id).outerjoin(begun, begun.c.row_id == ranked.c.id)
+        )
+        .where(ranked.c.rank == 1, func.coalesce(own.c.places, begun.c.places, 1) == 1, row >= 0)
+        .subquery()
+    )
+
+
+def _places(which: ColumnElement[bool]) -> Subquery:
+    """Where each id of `row_ids` is, and in how many places."""
+    return (
         select(
             ROW_IDS.c.row_id,
             func.min(ROW_IDS.c.id).label("id"),
             func.min(ROW_IDS.c.row).label("row"),
             func.count().label("places"),
         )
+        .where(which)
         .group_by(ROW_IDS.c.row_id)
-        .subquery()
-    )
-    return (
-        select(
-            ranked.c.row_id,
-            ranked.c.label,
-            ranked.c.source,
-            ranked.c.at,
-            func.coalesce(places.c.id, ranked.c.id).label("id"),
-            func.coalesce(places.c.row, ranked.c.row).label("row"),
-        )
-        .select_from(ranked.outerjoin(places, places.c.row_id == ranked.c.row_id))
-        .where(
-            ranked.c.rank == 1,
-            func.coalesce(places.c.places, 1) == 1,
-            func.coalesce(places.c.row, ranked.c.row) >= 0,
-        )
         .subquery()
     )
 

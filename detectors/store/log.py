@@ -17,6 +17,8 @@ from detectors.store.tables import ANSWERS, ARRIVALS, BINDINGS, CLOCK, REJECTED,
 from fraudkit.schema import INPUTS, FloatArray
 
 _INPUTS: Final = "<f8"
+ALL_ROWS: Final = -1
+"""In `row_ids`: the id is that of a request, followed by a hyphen and the number of the row."""
 _LOOKED_UP: Final = 500
 """Ids in one query; SQLite takes some thousands of parameters, and plans short lists better."""
 
@@ -197,7 +199,8 @@ def _greater(left: ColumnElement[float], right: ColumnElement[float]) -> ColumnE
 
 
 def _answer(answer: LoggedResponse) -> dict[str, Any]:
-    plain = all(row_id == f"{answer.id}-{row}" for row, row_id in enumerate(answer.row_ids))
+    prefix = _prefix(answer.row_ids)
+    names = None if prefix == answer.id else orjson.dumps(answer.row_ids if prefix is None else prefix).decode()
     return {
         "id": answer.id,
         "version": answer.version,
@@ -206,7 +209,7 @@ def _answer(answer: LoggedResponse) -> dict[str, Any]:
         "alert": int(answer.alerts.max()),
         "probabilities": answer.probabilities.astype(_INPUTS, copy=False).tobytes(),
         "alerts": answer.alerts.tobytes(),
-        "row_ids": None if plain else orjson.dumps(answer.row_ids).decode(),
+        "row_ids": names,
     }
 
 
@@ -215,9 +218,27 @@ def _binding(binding: Binding, now: float) -> dict[str, Any]:
 
 
 def _row_ids(entry: LoggedRequest | LoggedResponse) -> list[dict[str, Any]]:
-    """Where the rows are whose ids do not tell."""
+    """Where the rows are whose ids do not tell.
+
+    The logger makes an id for a request that has none, and does not tell the predictor, which makes another: then
+    all ids of an answer begin alike, and one row stands for them.
+    """
+    names = entry.row_ids or ()
+    prefix = _prefix(names)
+    if prefix == entry.id:
+        return []
+    if prefix is not None and isinstance(entry, LoggedResponse):
+        return [{"row_id": prefix, "id": entry.id, "row": ALL_ROWS, "time": entry.time}]
     return [
-        {"row_id": row_id, "id": entry.id, "row": row, "time": entry.time}
-        for row, row_id in enumerate(entry.row_ids or ())
-        if row_id != f"{entry.id}-{row}"
+        {"row_id": name, "id": entry.id, "row": row, "time": entry.time}
+        for row, name in enumerate(names)
+        if name != f"{entry.id}-{row}"
     ]
+
+
+def _prefix(names: Sequence[str]) -> str | None:
+    """What all of `names` begin with, if they are that, a hyphen, and the number of the row."""
+    if not names or not names[0].endswith("-0"):
+        return None
+    prefix = names[0][:-2]
+    return prefix if all(name == f"{prefix}-{row}" for row, name in enumerate(names)) else None

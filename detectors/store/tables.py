@@ -51,7 +51,7 @@ ANSWERS: Final = Table(
     Column("alert", SmallInteger, nullable=False, comment="the highest of its rows"),
     Column("probabilities", LargeBinary, nullable=False, comment="[rows] float64"),
     Column("alerts", LargeBinary, nullable=False, comment="[rows] int8"),
-    Column("row_ids", Text, comment="JSON; null where they are <id>-<row>"),
+    Column("row_ids", Text, comment="JSON: a list, or what all begin with; null for <id>-<row>"),
 )
 Index("answers_time", ANSWERS.c.time)
 
@@ -60,7 +60,7 @@ ROW_IDS: Final = Table(
     METADATA,
     Column("row_id", Text, primary_key=True),
     Column("id", Text, primary_key=True, comment="of the request"),
-    Column("row", Integer, primary_key=True),
+    Column("row", Integer, primary_key=True, comment="-1: `row_id` is what all ids of the request begin with"),
     Column("time", Double, nullable=False),
 )
 Index("row_ids_time", ROW_IDS.c.time)

@@ -239,10 +239,7 @@ class TransactionStore:
         self, connection: Connection, rows: Sequence[Row[Any]], as_of: float
     ) -> Iterator[tuple[Place, Transaction]]:
         """The transactions of requests, each with its place."""
-        names = [
-            orjson.loads(row.row_ids) if row.row_ids else [f"{row.id}-{n}" for n in range(row.rows)]
-            for row in rows
-        ]
+        names = [_names(row) for row in rows]
         labels = latest_labels(connection, [name for several in names for name in several], as_of)
         for row, own in zip(rows, names, strict=True):
             probabilities = np.frombuffer(row.probabilities, "<f8").tolist()
@@ -253,6 +250,12 @@ class TransactionStore:
                     name, row.time, row.version, inputs, probability, alert, label, source, at
                 )
                 yield Place(row.time, row.id, number), transaction
+
+
+def _names(row: Row[Any]) -> list[str]:
+    """The ids of a request's rows, as the model answered them."""
+    names = orjson.loads(row.row_ids) if row.row_ids else row.id
+    return [f"{names}-{number}" for number in range(row.rows)] if isinstance(names, str) else names
 
 
 def _joined(wanted: Wanted, after: Place | None, *, newest: bool = True) -> Select[Any]:

@@ -156,11 +156,18 @@ def test_ids_that_came_with_other_rows_are_never_labelled(
         answer("w3", HOUR, version=watched.version, row_ids=("yours-7",)),
     ]
     RequestLog(database, 60.0, "other").store(own, NOW)
-    labels = [{"id": name, "label": 1, "at": HOUR + 9} for name in ("q0-0", "mine", "yours-7", "q1-1")]
-    client.post("/v1/labels", json=labels)
-    assert sorted(labelled(client, as_of=HOUR + 1_000)["id"]) == ["q1-1", "yours-7"]
-    assert LabelStore(database).matured_frauds(HOUR, HOUR + 1_000) == 2
-    assert LabelStore(database).facts(watched.version, HOUR, HOUR + 1_000).frauds == 2
+    for name, ids in (("u1", ("twice-0",)), ("u2", ("twice-0",)), ("u3", ("made-0", "made-1"))):
+        rows = rows_of(len(ids), len(name))
+        levels = (0.1,) * len(ids), (0,) * len(ids)
+        entries: list[Entry] = [request(name, HOUR, rows), answer(name, HOUR, *levels, watched.version, ids)]
+        RequestLog(database, 60.0, "other").store(entries, NOW)
+    known = ("q1-1", "yours-7", "made-1")
+    reported = ("q0-0", "mine", "twice-0", "made-2", *known)
+    answered = client.post("/v1/labels", json=[{"id": name, "label": 1, "at": HOUR + 9} for name in reported])
+    assert answered.json()["accepted"] == len(reported)
+    assert sorted(labelled(client, as_of=HOUR + 1_000)["id"]) == sorted(known)
+    assert LabelStore(database).matured_frauds(HOUR, HOUR + 1_000) == 3
+    assert LabelStore(database).facts(watched.version, HOUR, HOUR + 1_000).frauds == 3
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])

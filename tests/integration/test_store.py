@@ -137,6 +137,16 @@ def test_own_ids_of_rows_are_found(database: Database) -> None:
         assert connection.execute(select(ANSWERS.c.row_ids)).scalar_one() == '["mine","a-1"]'
 
 
+def test_ids_of_an_answer_that_begin_alike_are_one_row(database: Database) -> None:
+    """The logger's id for a request without one is not the predictor's."""
+    log, names = log_of(database), ("p-0", "p-1", "p-2")
+    log.store([request("a", HOUR, rows_of(3)), answer("a", HOUR, (0.1,) * 3, (0,) * 3, row_ids=names)], HOUR)
+    log.store([request("b", HOUR, rows_of(1)), answer("b", HOUR, row_ids=("b-0",))], HOUR)
+    with database.read() as connection:
+        assert [tuple(row)[:3] for row in connection.execute(select(ROW_IDS))] == [("p", "a", -1)]
+        assert set(connection.execute(select(ANSWERS.c.row_ids)).scalars()) == {'"p"', None}
+
+
 def test_replicas_that_store_the_same_events_at_once_store_each_once(database: Database) -> None:
     events = [entry for n in range(200) for entry in (request(f"r{n}", HOUR + n), answer(f"r{n}", HOUR + n))]
     results: list[Stored] = []

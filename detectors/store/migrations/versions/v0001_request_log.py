@@ -22,7 +22,12 @@ def upgrade() -> None:
         sa.Column("alert", sa.SmallInteger(), nullable=False, comment="the highest of its rows"),
         sa.Column("probabilities", sa.LargeBinary(), nullable=False, comment="[rows] float64"),
         sa.Column("alerts", sa.LargeBinary(), nullable=False, comment="[rows] int8"),
-        sa.Column("row_ids", sa.Text(), nullable=True, comment="JSON; null where they are <id>-<row>"),
+        sa.Column(
+            "row_ids",
+            sa.Text(),
+            nullable=True,
+            comment="JSON: a list, or what all begin with; null for <id>-<row>",
+        ),
         sa.PrimaryKeyConstraint("id", "version"),
     )
     op.create_index("answers_time", "answers", ["time"], unique=False)
@@ -155,7 +160,9 @@ def upgrade() -> None:
         "row_ids",
         sa.Column("row_id", sa.Text(), nullable=False),
         sa.Column("id", sa.Text(), nullable=False, comment="of the request"),
-        sa.Column("row", sa.Integer(), nullable=False),
+        sa.Column(
+            "row", sa.Integer(), nullable=False, comment="-1: `row_id` is what all ids of the request begin with"
+        ),
         sa.Column("time", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("row_id", "id", "row"),
     )
