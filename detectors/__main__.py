@@ -7,7 +7,6 @@ import asyncio
 import gc
 import os
 import signal
-import socket
 import sys
 import uuid
 from functools import partial
@@ -29,7 +28,7 @@ from detectors.store.transactions import TransactionStore
 from detectors.store.verdicts import VerdictStore
 from fraudkit import logs
 from fraudkit.errors import FraudError, InvalidInput, PermanentError
-from fraudkit.http import BoundedProtocol, Held, Server
+from fraudkit.http import BoundedProtocol, Held, Server, listen
 from fraudkit.settings import MODEL_NAME, DetectorSettings, Settings, load_settings
 
 log = structlog.get_logger()
@@ -73,7 +72,7 @@ def serve(settings: Settings) -> None:
     transactions = TransactionStore(database, settings.labels)
     others = TransactionsApi(transactions, LabelStore(database), settings.bundle_folder)
     app = Detector(intake, detector, [*drift.routes(), *others.routes()])
-    listener = _listen(detector.host, detector.port)
+    listener = listen(detector.host, detector.port)
     server = Server(_config(app, detector), detector.read_seconds)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
@@ -92,14 +91,6 @@ def serve(settings: Settings) -> None:
     log.info("detector stopped", replica=replica, stored=intake.counts.new)
     if failed:
         raise PermanentError("the intake has failed; its last log line says how")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        raise PermanentError(f"cannot listen on {host}, port {port}: {error}") from error
 
 
 def _config(app: Detector, settings: DetectorSettings) -> uvicorn.Config:

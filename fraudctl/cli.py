@@ -83,6 +83,34 @@ def demo(
 
 
 @app.command()
+def up(
+    data: Data = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65_535)] = 8080,
+) -> None:
+    """The platform on this machine until Ctrl-C: the champion (or a model trained now) served and watched."""
+    from fraudctl.up import up as run
+
+    run(data, port, _settings(), out, errors)
+
+
+@app.command()
+def labels(
+    file: Annotated[Path, typer.Argument(help="CSV with id and label; also source, by and at.", dir_okay=False)],
+    url: Annotated[str | None, typer.Option(help="The detector's address; from the settings if left out.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Report outcomes of transactions by their ids. Exits 1 when some could not be read."""
+    from fraudctl.labels import report, show_report
+
+    record = report(file, url or _settings().detector.url, errors)
+    if json:
+        typer.echo(record.model_dump_json(indent=1))
+    else:
+        show_report(record, out)
+    raise typer.Exit(1 if record.rejected else 0)
+
+
+@app.command()
 def model(
     version: Annotated[str | None, typer.Argument(help="Twelve hex digits; the champion if left out.")] = None,
     path: Annotated[bool, typer.Option("--path", help="Print the bundle's folder alone.")] = False,

@@ -7,6 +7,7 @@ answered at once (`Answers`), without any of these, and the rest is given to uvi
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Container
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -14,6 +15,8 @@ from typing import Any, Final, Protocol
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from fraudkit.errors import PermanentError
 
 MOST_HEAD_BYTES: Final = 64 * 1024
 """Most bytes of a request's head."""
@@ -249,3 +252,16 @@ class Server(uvicorn.Server):
                 if isinstance(connection, BoundedProtocol):
                     connection.tick(now, self._request_seconds)
         return await super().on_tick(counter)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one.
+
+    Raises:
+        PermanentError: The address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise PermanentError(f"cannot listen on {host}, port {port}: {error}") from error

@@ -131,13 +131,15 @@ class TransactionsApi:
         read = list(read_csv(body, now) if is_csv else read_json(body, now))
         labels = [one for one in read if isinstance(one, Label)]
         mistakes = [one for one in read if isinstance(one, Mistake)]
-        if mistakes and not labels:
-            first = mistakes[0]
-            raise InvalidInput(f"row {first.row}, {first.field or 'label'}: {first.problem}")
         added = self.labels.add(labels, now)
         told = [{"row": one.row, "field": one.field, "problem": one.problem} for one in mistakes[:MAX_MISTAKES]]
         counts = {"accepted": added.accepted, "repeated": added.repeated, "unknown": added.unknown}
-        return document(counts | {"rejected": len(mistakes), "mistakes": told})
+        answer = counts | {"rejected": len(mistakes), "mistakes": told}
+        if mistakes and not labels:
+            first = mistakes[0]
+            said = f"row {first.row}, {first.field or 'label'}: {first.problem}"
+            return document(answer | {"error": said}, 400)
+        return document(answer)
 
     def _labelled(self, request: Request) -> Response:
         only(request, "since", "as_of")

@@ -20,8 +20,8 @@ import uvicorn
 from prometheus_client import REGISTRY
 
 from fraudkit import logs
-from fraudkit.errors import BundleError, FraudError, InvalidInput, PermanentError
-from fraudkit.http import BoundedProtocol, Held
+from fraudkit.errors import BundleError, FraudError, InvalidInput
+from fraudkit.http import BoundedProtocol, Held, listen
 from fraudkit.settings import MODEL_NAME, ServingSettings, load_settings
 from serving.predictor.app import Predictor, kserve_app
 from serving.predictor.grpc_service import GrpcService
@@ -65,7 +65,7 @@ def serve(options: argparse.Namespace, settings: ServingSettings) -> None:
     large = LargeWork()
     predictor = Predictor(model, kserve_app(model), settings, metrics, large)
     service = GrpcService(model, settings, metrics, large) if options.enable_grpc else None
-    listener = _listen(options.host, options.http_port)
+    listener = listen(options.host, options.http_port)
     server = Server(_config(predictor, options, 16 * settings.max_bytes), settings.read_seconds, GRACE_SECONDS)
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn puts these back when it has drained, and raises the signal once more.
@@ -91,7 +91,7 @@ async def _run(
     host, port = listener.getsockname()[:2]
     grpc_port = None
     if service:
-        _listen(options.host, options.grpc_port).close()  # gRPC would say less of what is wrong, in more lines
+        listen(options.host, options.grpc_port).close()  # gRPC would say less of what is wrong, in more lines
         server.grpc, grpc_port = service.server(options.host, options.grpc_port)
         await server.grpc.start()
     loop = asyncio.get_running_loop()
@@ -112,14 +112,6 @@ async def _reload(model: FraudModel, predictor: Predictor, large: LargeWork) -> 
         return
     predictor.refresh()
     log.info("bundle loaded", model=model.name, version=model.current.version, former=former)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        raise PermanentError(f"cannot listen on {host}, port {port}: {error}") from error
 
 
 def _config(app: Predictor, options: argparse.Namespace, most_bytes: int) -> uvicorn.Config:
