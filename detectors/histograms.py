@@ -38,12 +38,13 @@ class Histograms:
             counts[column] = np.bincount(np.searchsorted(edges, values[:, column]), minlength=BINS)
         return counts
 
-    def expected(self, hours: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    def expected(self, hours: NDArray[np.int64], repeats: float = 1.0) -> tuple[FloatArray, FloatArray]:
         """What is expected of rows of which so many, [24], are of each hour, and the variance of its departure.
 
         The variance [30, 50] is that of the rows and of the reference, which is a sample itself. Rows of hours
         that the reference does not have stand beside all of it where it was drawn without regard to time; else
-        they cannot be held against it, and must not be among `hours`.
+        they cannot be held against it, and must not be among `hours`. Each row is taken to have come `repeats`
+        times.
         """
         covered = self._rows > 0
         if not covered[hours > 0].all():
@@ -51,11 +52,11 @@ class Histograms:
                 raise ValueError("hours that the reference does not cover cannot be expected")
             share = self._by_hour.sum(axis=0) / self._rows.sum()
             total = hours.sum()
-            return share * total, share * (total + total**2 / self._rows.sum())
+            return share * total, share * (repeats * total + total**2 / self._rows.sum())
         present = np.flatnonzero(hours)
         counts, rows = hours[present, None, None], self._rows[present, None, None]
         shares = self._by_hour[present] / rows
-        return (shares * counts).sum(axis=0), (shares * (counts + counts**2 / rows)).sum(axis=0)
+        return (shares * counts).sum(axis=0), (shares * (repeats * counts + counts**2 / rows)).sum(axis=0)
 
     def _counts_by_hour(self, values: Values, hours: NDArray[np.int64]) -> Counts:
         by_hour = np.zeros((HOURS, len(COLUMNS), BINS), dtype=np.int64)

@@ -37,6 +37,12 @@ def window_values(rows: FloatArray, logits: FloatArray) -> Values:
     return values
 
 
+def distinct(values: Values) -> NDArray[np.intp]:
+    """Where each row [n, 30] that is not the same as an earlier one stands, ascending."""
+    whole = np.ascontiguousarray(values).view(np.dtype((np.void, values.itemsize * values.shape[1]))).ravel()
+    return np.sort(np.unique(whole, return_index=True)[1])
+
+
 @dataclass(frozen=True, slots=True)
 class Matched:
     """How many rows of each hour of day, [24], a window is held against: the first of the hour."""

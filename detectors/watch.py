@@ -17,10 +17,11 @@ from detectors.channels.labels import LabelFacts
 from detectors.channels.quality import Quality
 from detectors.channels.rate import RateState, RateTrace
 from detectors.channels.slow import SlowState
+from detectors.distinct import sketch
 from detectors.engines import Engine
 from detectors.histograms import Counts, Histograms
 from detectors.influence import Influence, Influences
-from detectors.reference import HOURS, Reference, Values, window_values
+from detectors.reference import HOURS, Reference, Values, distinct, window_values
 from fraudkit.policy.drift import DriftRules
 from fraudkit.schema import FloatArray, hour_of_day
 from fraudkit.scoring import Scorer
@@ -68,6 +69,7 @@ class State:
             "number": self.day.number,
             "counts": self.day.counts.tolist(),
             "hours": self.day.hours.tolist(),
+            "rows": self.day.rows.tolist(),
         }
         kept = {"rate": asdict(self.rate), "distance": asdict(self.distance), "day": day}
         return orjson.dumps(kept).decode()
@@ -135,7 +137,7 @@ class Watch:
         ended, day = self._day(facts.day, state.day)
         return Seen(
             (self._quality.read(values, facts.rejected), fast, alerts, far, *ended),
-            State(past, rate, distance, day.add(counts, by_hour)),
+            State(past, rate, distance, day.add(counts, by_hour, sketch(tested))),
             len(rows) - len(tested),
             by_hour,
             counts,
@@ -158,6 +160,7 @@ class Watch:
             kept["day"]["number"],
             np.array(kept["day"]["counts"], dtype=np.int64),
             np.array(kept["day"]["hours"], dtype=np.int64),
+            np.array(kept["day"]["rows"], dtype=np.uint8),
         )
         return State(
             tuple(self._remembered(rows) for rows in past if len(rows)),
@@ -192,5 +195,7 @@ class Watch:
         return self._p_values(times, np.concatenate([window.values for window in windows]))
 
     def _p_values(self, times: FloatArray, values: Values) -> FloatArray:
-        matched, _ = self._reference.match(times)
-        return self._engine.test(values, matched).p_values
+        # A row that comes again, of a caller who tries again for instance, is no further evidence.
+        first = distinct(values)
+        matched, _ = self._reference.match(times[first])
+        return self._engine.test(values[first], matched).p_values

@@ -245,6 +245,23 @@ def drift_history(
         show_history(record, out)
 
 
+@drift_app.command("export")
+def drift_export(
+    folder: Annotated[Path, typer.Argument(help="A new folder.", file_okay=False)],
+    version: Annotated[str | None, typer.Option(help="Twelve hex digits; the champion if left out.")] = None,
+) -> None:
+    """Write a model's KSDrift in alibi-detect's own format (config.toml and arrays), for use elsewhere."""
+    from detectors.engines.alibi import export
+    from detectors.reference import Reference
+    from fraudctl.runs import find_bundle
+    from fraudkit.errors import InvalidInput
+
+    if folder.exists():
+        raise InvalidInput(f"{folder} exists")
+    export(Reference.of(find_bundle(version, _settings())), folder)
+    typer.echo(folder)
+
+
 @app.command()
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False) -> None:
     """What is missing here, and how to get it. Exits 1 when something is."""

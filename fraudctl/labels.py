@@ -78,8 +78,8 @@ def report(path: Path, url: str, console: Console) -> LabelsRecord:
 def show_report(record: LabelsRecord, console: Console) -> None:
     """Counts, and the first problems by line."""
     console.print(
-        f"{record.accepted:,} labels were new, {record.repeated:,} were known, {record.rejected:,} could not be read; "
-        f"{record.unknown:,} name no transaction so far",
+        f"{record.accepted:,} labels were new, {record.repeated:,} were known, "
+        f"{record.rejected:,} could not be read; {record.unknown:,} name no transaction so far",
         highlight=False,
     )
     for problem in record.problems[:SHOWN]:

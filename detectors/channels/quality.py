@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from detectors.channels import Level, Reading, Statistic
-from detectors.reference import COLUMNS, Reference, Values
+from detectors.reference import COLUMNS, Reference, Values, distinct
 from fraudkit.policy.drift import QualityRule
 from fraudkit.schema import DRIFT_FEATURES, FloatArray
 
@@ -32,7 +32,12 @@ class Quality:
         bad, good = sum(count for _, count in rejected), len(values)
         if not bad + good:
             return Reading(CHANNEL, Level.INSUFFICIENT_DATA, "the window has no rows")
-        statistics = [*self._rejected(rejected, bad, good), *self._still(values), *self._outside(values)]
+        statistics = [
+            *self._rejected(rejected, bad, good),
+            *self._still(values),
+            *self._outside(values),
+            *self._repeated(values),
+        ]
         beyond = [statistic for statistic in statistics if statistic.beyond]
         if not beyond:
             said = f"{bad:,} of {bad + good:,} rows were rejected; every column moves within its range"
@@ -54,6 +59,13 @@ class Quality:
         features = values[:, :_WIDTH]
         still = (features == features[0]).all(axis=0) & (self._low < self._high)
         return [Statistic("spread", COLUMNS[column], 0.0, 0.0, True) for column in np.flatnonzero(still)]
+
+    def _repeated(self, values: Values) -> list[Statistic]:
+        if len(values) < self._rule.least:
+            return []
+        share = 1.0 - len(distinct(values)) / len(values)
+        limit = self._rule.repeated
+        return [Statistic("repeated_share", "all", share, limit, True)] if share > limit else []
 
     def _outside(self, values: Values) -> list[Statistic]:
         if not len(values):
@@ -78,6 +90,8 @@ def _excess(count: int, of: int, share: float) -> float:
 def _words(statistic: Statistic) -> str:
     if statistic.name == "spread":
         return f"{statistic.subject} stands still"
+    if statistic.name == "repeated_share":
+        return f"{statistic.value:.1%} of rows are the same as an earlier one"
     if statistic.name == "outside_share":
         return f"{statistic.value:.1%} of {statistic.subject} are outside of what the reference has seen"
     what = "rows" if statistic.subject == "all" else f"rows ({statistic.subject})"

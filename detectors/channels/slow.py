@@ -14,29 +14,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.channels import Level, Reading, Statistic
+from detectors.distinct import Sketch, empty, estimate
 from detectors.histograms import BINS, Counts, Histograms
 from detectors.reference import COLUMNS, HOURS
 from fraudkit.policy.drift import SlowRule
 
 CHANNEL: Final = "inputs_slow"
+_REPEATS: Final = 1.15
+"""Rows per different row up to which they are taken as all different: the sketch is not more precise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlowState:
-    """A day so far: its number, its counts [30, 50], and its rows by hour [24]."""
+    """A day so far: its number, its counts [30, 50], its rows by hour [24], and a sketch of how many differ."""
 
     number: int
     counts: Counts
     hours: NDArray[np.int64]
+    rows: Sketch
 
     @classmethod
     def empty(cls, number: int) -> SlowState:
         """A day that begins."""
-        return cls(number, np.zeros((len(COLUMNS), BINS), dtype=np.int64), np.zeros(HOURS, dtype=np.int64))
+        return cls(
+            number, np.zeros((len(COLUMNS), BINS), dtype=np.int64), np.zeros(HOURS, dtype=np.int64), empty()
+        )
 
-    def add(self, counts: Counts, hours: NDArray[np.int64]) -> SlowState:
+    def add(self, counts: Counts, hours: NDArray[np.int64], rows: Sketch) -> SlowState:
         """With another window's."""
-        return SlowState(self.number, self.counts + counts, self.hours + hours)
+        return SlowState(self.number, self.counts + counts, self.hours + hours, np.maximum(self.rows, rows))
 
 
 def read(day: SlowState, histograms: Histograms, rule: SlowRule) -> Reading:
@@ -46,7 +52,9 @@ def read(day: SlowState, histograms: Histograms, rule: SlowRule) -> Reading:
     rows = int(day.hours.sum())
     if rows < rule.least:
         return Reading(CHANNEL, Level.INSUFFICIENT_DATA, f"the day had {rows:,} rows, {rule.least:,} are needed")
-    expected, variance = histograms.expected(day.hours)
+    # Rows that came more than once, in this window or that, are as uncertain as they were the first time.
+    repeats = max(rows / max(estimate(day.rows), 1.0), 1.0)
+    expected, variance = histograms.expected(day.hours, repeats if repeats > _REPEATS else 1.0)
     departure = day.counts - expected
     squares = np.divide(departure**2, variance, out=np.zeros_like(departure), where=variance > 0)
     degrees = np.maximum((variance > 0).sum(axis=1) - 1, 1)

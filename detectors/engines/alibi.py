@@ -6,8 +6,15 @@ Engine `scipy` needs none and decides alike.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
+
+# It imports a library for language models, which would say on import that it has no framework to run them.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 from alibi_detect.cd import KSDrift
+from alibi_detect.saving import save_detector
 
 from detectors.engines import Tested
 from detectors.reference import Matched, Reference, Values, check_window
@@ -26,3 +33,13 @@ class AlibiEngine:
         detector = KSDrift(self._reference.rows(matched), p_val=0.05, correction="bonferroni")
         data = detector.predict(values, drift_type="feature", return_p_val=True, return_distance=True)["data"]
         return Tested(data["distance"].astype(np.float64), data["p_val"].astype(np.float64))
+
+
+def export(reference: Reference, folder: Path) -> None:
+    """Write a KSDrift with all of the reference to `folder` in alibi-detect's own format, for use elsewhere.
+
+    The files are `config.toml` and arrays: nothing that is unpickled. It does not match hours of day; its columns
+    are `reference.COLUMNS`, at the precision of float32.
+    """
+    detector = KSDrift(reference.values, p_val=0.05, correction="bonferroni")
+    save_detector(detector, folder)

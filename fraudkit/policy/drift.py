@@ -83,7 +83,8 @@ class QualityRule(BaseModel):
     Attributes:
         rejected: Share of rows that may be rejected.
         outside: Share of rows that may be outside of what the reference has seen, for one column.
-        alpha: Significance level of an excess over these.
+        repeated: Share of rows that may be the same as an earlier one of the window.
+        alpha: Significance level of an excess over the first two.
         least: With fewer rows a column that stands still is chance.
     """
 
@@ -91,6 +92,7 @@ class QualityRule(BaseModel):
 
     rejected: Alpha = 0.01
     outside: Alpha = 0.05
+    repeated: Alpha = 0.3
     alpha: Alpha = 1e-6
     least: Annotated[int, Field(ge=2)] = 200
 

@@ -69,6 +69,7 @@ class Platform:
             "FRAUD__DETECTOR__URL": f"http://127.0.0.1:{self.detector}",
             "FRAUD__DETECTOR__BUCKET_SECONDS": "1",
             "FRAUD__DETECTOR__LATENESS_SECONDS": "1",
+            "FRAUD__DETECTOR__WINDOW_ROWS": "200",
             "FRAUD__DETECTOR__WINDOW_LEAST": "100",
         }
         command = [FRAUDCTL, "up", "--port", str(self.port), *(["--data", str(data)] if data else [])]

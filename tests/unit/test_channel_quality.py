@@ -58,3 +58,10 @@ def test_values_of_another_unit_are_named(quality: Quality) -> None:
 
 def test_nothing_at_all_says_nothing(quality: Quality) -> None:
     assert quality.read(values_of(0, 1), []).level is Level.INSUFFICIENT_DATA
+
+
+def test_rows_that_come_again_and_again_are_said(quality: Quality) -> None:
+    values = values_of(500, 1)
+    assert quality.read(np.concatenate([values, values[:200]]), []).level is Level.STABLE
+    reading = quality.read(np.concatenate([values, values[:300]]), [])
+    assert (reading.level, reading.message) == (Level.WARNING, "37.5% of rows are the same as an earlier one")

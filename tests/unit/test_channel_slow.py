@@ -7,6 +7,7 @@ import pytest
 
 from detectors.channels import Level
 from detectors.channels.slow import SlowState, read
+from detectors.distinct import sketch
 from detectors.histograms import Histograms
 from detectors.reference import COLUMNS, HOURS, Reference, Values
 from fraudkit.policy.drift import SlowRule
@@ -30,7 +31,7 @@ def reference() -> Reference:
 def day_of(histograms: Histograms, rows: int, seed: int, shift: float = 0.0) -> SlowState:
     hours = np.random.default_rng(seed).integers(0, 12, rows)  # half a day: the mix of hours is another
     values = values_of(rows, seed + 1_000, hours, shift)
-    return SlowState.empty(0).add(histograms.count(values), np.bincount(hours, minlength=HOURS))
+    return SlowState.empty(0).add(histograms.count(values), np.bincount(hours, minlength=HOURS), sketch(values))
 
 
 def test_every_value_is_in_a_bin_and_bins_are_equal_in_the_reference(reference: Reference) -> None:
@@ -78,9 +79,9 @@ def test_a_day_of_few_rows_says_nothing(reference: Reference) -> None:
 def test_days_merge_by_addition(reference: Reference) -> None:
     histograms = Histograms(reference)
     one, other = day_of(histograms, 9_000, 1), day_of(histograms, 9_000, 2)
-    merged = one.add(other.counts, other.hours)
+    merged = one.add(other.counts, other.hours, other.rows)
     assert merged.hours.sum() == 18_000
-    again = other.add(one.counts, one.hours)
+    again = other.add(one.counts, one.hours, one.rows)
     assert read(merged, histograms, SlowRule()) == read(again, histograms, SlowRule())
 
 
@@ -91,3 +92,17 @@ def test_a_reference_without_regard_to_time_stands_for_hours_that_it_lacks() -> 
     expected, variance = histograms.expected(np.eye(1, HOURS, 7, dtype=np.int64)[0] * 100)
     np.testing.assert_allclose(expected, 2.0, rtol=0.05)
     assert (variance >= expected).all()
+
+
+def test_a_day_that_is_drawn_from_few_rows_is_not_a_drift(reference: Reference) -> None:
+    """Without regard to rows that come again, what few rows differ by chance would be significant."""
+    histograms = Histograms(reference)
+    random = np.random.default_rng(5)
+    hours = random.integers(0, 12, 2_000)
+    few = values_of(2_000, 77, hours)
+    drawn = random.integers(0, 2_000, 50_000)
+    counts, by_hour = histograms.count(few[drawn]), np.bincount(hours[drawn], minlength=HOURS)
+    day = SlowState.empty(0).add(counts, by_hour, sketch(few[drawn]))
+    assert read(day, histograms, SlowRule(min_effect=0.001)).level is Level.STABLE
+    as_if_new = SlowState.empty(0).add(counts, by_hour, sketch(values_of(50_000, 78, hours[drawn])))
+    assert read(as_if_new, histograms, SlowRule(min_effect=0.001)).level is Level.DRIFT

@@ -182,3 +182,20 @@ def test_a_reference_of_another_format_is_refused(
     (folder / "summary.json").write_text(json.dumps(summary | change))
     with pytest.raises(BundleError, match="another format"):
         Reference.of(replace(bundle, path=tmp_path))
+
+
+def test_an_exported_detector_is_arrays_and_text_and_decides_as_before(tmp_path: Path) -> None:
+    from alibi_detect.saving import load_detector
+
+    from detectors.engines.alibi import AlibiEngine, export
+
+    hours = np.sort(np.arange(5_000) % 24)
+    values = np.random.default_rng(0).normal(0, 1, (5_000, 30)).astype(np.float32)
+    reference = Reference(values, hours, by_time=False)
+    export(reference, tmp_path / "detector")
+    assert sorted(path.name for path in (tmp_path / "detector").rglob("*")) == ["config.toml", "x_ref.npy"]
+    np.load(tmp_path / "detector" / "x_ref.npy", allow_pickle=False)
+    window = np.random.default_rng(1).normal(0.1, 1, (500, 30)).astype(np.float32)
+    ours = AlibiEngine(reference).test(window, Matched(reference.rows_by_hour))
+    theirs = load_detector(tmp_path / "detector").predict(window, drift_type="feature")["data"]
+    np.testing.assert_array_equal(theirs["p_val"].astype(np.float64), ours.p_values)

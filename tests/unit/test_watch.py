@@ -115,3 +115,10 @@ def test_a_day_ends_with_the_first_window_of_the_next(watch: Watch) -> None:
         state = window.state
     assert [reading.level for reading in slow] == [Level.DRIFT]
     assert {one.subject for one in slow[0].statistics} <= {"V4", "V10", "V14", "score"}
+
+
+def test_rows_that_come_again_are_no_further_evidence(watch: Watch) -> None:
+    rows = traffic(1_000, 9, 36_000.0, 600.0)
+    once = watch.read(WindowFacts(rows), State())
+    twice = watch.read(WindowFacts(np.concatenate([rows, rows[::-1]])), State())
+    np.testing.assert_array_equal(once.state.past[0].p_values, twice.state.past[0].p_values)
