@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fraudctl.up import announce
 from fraudkit.schema import INPUTS
 
 HOST = "127.0.0.1"
@@ -75,12 +76,16 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=5_000, help="events a second")
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--database", help="URL of an empty database; SQLite in a temporary folder when not given")
+    parser.add_argument(
+        "--bundle", type=Path, help="a model: its windows are evaluated meanwhile, beside this program"
+    )
     parser.add_argument("--cores", default="0,1", help="of the detector, and of this program")
     options = parser.parse_args()
     own, other = (int(core) for core in options.cores.split(","))
     os.sched_setaffinity(0, {other})
     with tempfile.TemporaryDirectory() as folder:
         settings = {"FRAUD_STATE": folder, "FRAUD__DETECTOR__PORT": "0"}
+        settings |= {"FRAUD__DETECTOR__BUCKET_SECONDS": "1", "FRAUD__DETECTOR__LATENESS_SECONDS": "1"}
         if options.database:
             settings["FRAUD__DETECTOR__DATABASE"] = options.database
         log = Path(folder) / "log"
@@ -89,15 +94,30 @@ def main() -> None:
                 [sys.executable, "-m", "detectors"], stderr=stderr, env=os.environ | settings
             )
         os.sched_setaffinity(process.pid, {own})
+        evaluator = None
         try:
             port = started(log)
+            if options.bundle:
+                settings |= {"FRAUD__BUNDLES": str(options.bundle.parent), "FRAUD__DETECTOR__ENGINE": "scipy"}
+                announce(options.bundle.name, f"http://{HOST}:{port}")
+                with (Path(folder) / "evaluator").open("wb") as stderr:
+                    command = [sys.executable, "-m", "detectors.evaluator"]
+                    evaluator = subprocess.Popen(command, stderr=stderr, env=os.environ | settings)
+                time.sleep(5)
             print("| events | a second | p50 ms | p99 | p99.9 | most | of one core | memory |")
             print("|---|---|---|---|---|---|---|---|")
             print(asyncio.run(measured(port, process.pid, options.rate, options.events)).line())
             print(summary(port))
         finally:
-            process.terminate()
-            process.wait()
+            for part in (process, evaluator):
+                if part:
+                    part.terminate()
+                    part.wait()
+        if evaluator:
+            print(
+                (Path(folder) / "evaluator").read_text().count("window evaluated"),
+                "windows were evaluated meanwhile",
+            )
 
 
 def started(log: Path) -> int:

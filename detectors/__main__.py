@@ -16,6 +16,7 @@ import structlog
 import uvicorn
 from prometheus_client import REGISTRY
 
+from detectors.api import openapi
 from detectors.api.drift import DriftApi
 from detectors.api.transactions import TransactionsApi
 from detectors.app import Detector
@@ -71,7 +72,7 @@ def serve(settings: Settings) -> None:
     drift = DriftApi(VerdictStore(database), detector, settings.drift, settings.bundle_folder)
     transactions = TransactionStore(database, settings.labels)
     others = TransactionsApi(transactions, LabelStore(database), settings.bundle_folder)
-    app = Detector(intake, detector, [*drift.routes(), *others.routes()])
+    app = Detector(intake, detector, [*drift.routes(), *others.routes(), *openapi.routes()])
     listener = listen(detector.host, detector.port)
     server = Server(_config(app, detector), detector.read_seconds)
     for number in (signal.SIGINT, signal.SIGTERM):

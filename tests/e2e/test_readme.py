@@ -26,6 +26,7 @@ COMMANDS = [
     for line in block.splitlines()
 ]
 SERVERS = ("mlflow ui", "python -m serving.predictor")
+PLATFORM, WATCHED = "fraudctl up", "fraudctl drift"
 
 pytestmark = pytest.mark.slow
 
@@ -132,7 +133,7 @@ def test_the_clients_lines_work_when_pasted_while_the_demo_serves(
 
 
 def test_the_engineers_and_platform_teams_commands_run_in_order(folder: Path, environment: dict[str, str]) -> None:
-    commands = [c for c in COMMANDS if not c.startswith(("make", "curl"))]
+    commands = [c for c in COMMANDS if not c.startswith(("make", "curl", PLATFORM, WATCHED))]
     folder = folder / "engineer"  # without the demo's champion: a first model passes
     folder.mkdir()
     for command in commands:
@@ -146,3 +147,19 @@ def test_the_engineers_and_platform_teams_commands_run_in_order(folder: Path, en
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert (folder / "profile.html").stat().st_size > 10_000
     assert "fraud-training" in (folder / "fraud_training.yaml").read_text(encoding="utf-8")
+
+
+def test_the_watchers_commands_work_while_the_platform_is_up(folder: Path, environment: dict[str, str]) -> None:
+    assert PLATFORM in COMMANDS
+    folder = folder / "watcher"
+    folder.mkdir()
+    port, detector = free_port(), free_port()
+    ports = {"FRAUD__DETECTOR__PORT": str(detector), "FRAUD__DETECTOR__URL": f"http://127.0.0.1:{detector}"}
+    here = f"{PLATFORM} --port {port}"
+    with running(here, f"http://127.0.0.1:{port}/v1/models/fraud", folder, environment | ports):
+        for command in (c for c in COMMANDS if c.startswith(WATCHED)):
+            done = subprocess.run(
+                ["bash", "-c", command], cwd=folder, env=environment | ports, capture_output=True, text=True
+            )
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            assert done.stdout

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import schemathesis
 from detectors_running import Process, running, start
 from log_events import posted_answer, posted_request, rows_of
 from prometheus_client.parser import text_string_to_metric_families
@@ -209,3 +210,11 @@ def test_twenty_thousand_events_of_nonsense_are_answered_and_counted(detector: P
     assert outcomes["fraud_events_total/lost"] == outcomes["fraud_events_total/dropped"] == 0
     assert outcomes["fraud_events_total/rejected"] > 5_000
     assert detector.process.poll() is None
+
+
+def test_its_openapi_is_valid_and_describes_every_path(detector: Process) -> None:
+    document = httpx.get(f"{detector.url}/openapi.json").json()
+    schemathesis.openapi.from_dict(document).validate()
+    for path, operations in document["paths"].items():
+        if "get" in operations and "{" not in path:
+            assert httpx.get(detector.url + path).status_code == 200, path
