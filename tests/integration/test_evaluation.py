@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,7 @@ from detectors.labels import Label
 from detectors.retraining import Retraining
 from detectors.store.database import Database
 from detectors.store.labels import LabelStore
-from detectors.store.log import Entry, RejectedRequest
+from detectors.store.log import Entry, RejectedRequest, RequestLog
 from detectors.store.tables import EVENTS
 from detectors.store.verdicts import VerdictStore
 from fraudkit.bundle import Bundle
@@ -56,7 +57,7 @@ def test_clean_traffic_is_stable_and_a_shift_is_a_drift_that_is_told(database: D
     assert drift.id == told["verdict_id"]
 
 
-def test_any_order_within_the_lateness_and_any_restart_give_the_same(
+def test_any_order_within_the_lateness_any_replica_and_any_restart_give_the_same(
     database: Database, watched: Bundle, tmp_path: Path
 ) -> None:
     rows = np.concatenate(
@@ -64,25 +65,30 @@ def test_any_order_within_the_lateness_and_any_restart_give_the_same(
     )
     events = [bind(watched.version), *events_of(rows)]
     events += [RejectedRequest(f"x{n}", START + 60 * n, b"d", "null", 40) for n in range(100)]
-    whole = Detector(database, settings_of(watched))
+    calm = Database(f"sqlite:///{tmp_path / 'calm.db'}")
+    calm.migrate()
+    whole = Detector(calm, settings_of(watched))
     whole.store(events)
     whole.run()
+    expected = whole.written()
+    calm.close()
 
     chance = random.Random(3)  # noqa: S311
-    other = Database(f"sqlite:///{tmp_path / 'other.db'}")
-    other.migrate()
-    broken = Detector(other, whole.settings)
+    broken = Detector(database, whole.settings)
+    replicas = [RequestLog(database, broken.settings.detector.bucket_seconds, name) for name in "ab"]
     jittered = sorted(events[1:], key=lambda event: event.time + chance.uniform(0, 119))
     broken.store([events[0]])
     for start in range(0, len(jittered), 300):
         part = jittered[start : start + 300]
-        broken.store([*part, *chance.sample(part, 20)])
+        # Each takes some, and a few of the other's.
+        with ThreadPoolExecutor(2) as pool:
+            for replica, own in zip(replicas, (part[::2], part[1::2]), strict=True):
+                pool.submit(replica.store, [*own, *chance.sample(part, 20)], START)
         broken.run(restart=True)
     windows, told = broken.written()
     assert len(windows) > 10
     assert told
-    assert (windows, told) == whole.written()
-    other.close()
+    assert (windows, told) == expected
 
 
 def test_before_a_model_is_promoted_nothing_is_evaluated(database: Database, watched: Bundle) -> None:
