@@ -13,7 +13,6 @@ from functools import partial
 from typing import Final
 
 import structlog
-import uvicorn
 from prometheus_client import REGISTRY
 
 from detectors.api import openapi
@@ -29,8 +28,8 @@ from detectors.store.transactions import TransactionStore
 from detectors.store.verdicts import VerdictStore
 from fraudkit import logs
 from fraudkit.errors import FraudError, InvalidInput, PermanentError
-from fraudkit.http import BoundedProtocol, Held, Server, listen
-from fraudkit.settings import MODEL_NAME, DetectorSettings, Settings, load_settings
+from fraudkit.http import Server, config, listen
+from fraudkit.settings import MODEL_NAME, Settings, load_settings
 
 log = structlog.get_logger()
 
@@ -74,7 +73,7 @@ def serve(settings: Settings) -> None:
     others = TransactionsApi(transactions, LabelStore(database), settings.bundle_folder)
     app = Detector(intake, detector, [*drift.routes(), *others.routes(), *openapi.routes()])
     listener = listen(detector.host, detector.port)
-    server = Server(_config(app, detector), detector.read_seconds)
+    server = Server(config(app, 2 * detector.max_bytes, 5), detector.read_seconds)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
     # The thread that stores is at work most of the time: the event loop waits at most this long for its turn.
@@ -92,23 +91,6 @@ def serve(settings: Settings) -> None:
     log.info("detector stopped", replica=replica, stored=intake.counts.new)
     if failed:
         raise PermanentError("the intake has failed; its last log line says how")
-
-
-def _config(app: Detector, settings: DetectorSettings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        interface="asgi3",
-        http=partial(BoundedProtocol, app, Held(), 2 * settings.max_bytes),  # type: ignore[arg-type]
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=1_000,
-        timeout_graceful_shutdown=5,
-    )
 
 
 if __name__ == "__main__":

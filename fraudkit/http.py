@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Container
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Protocol
 
@@ -30,6 +31,8 @@ COPIED_BYTES: Final = 16 * 1024
 """Bytes of an answer up to which copying it behind its head is less work than a second write."""
 Field = tuple[bytes, bytes]
 """A field of an HTTP head."""
+MOST_CONNECTIONS: Final = 1_000
+"""Beyond, 503."""
 _HOP: Final = (b"connection", b"upgrade", b"http2-settings")
 
 
@@ -252,6 +255,39 @@ class Server(uvicorn.Server):
                 if isinstance(connection, BoundedProtocol):
                     connection.tick(now, self._request_seconds)
         return await super().on_tick(counter)
+
+
+class AnsweringApp(Answers, Protocol):
+    """An ASGI 3 app that may answer some requests at once."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+
+
+def config(app: AnsweringApp, most_bytes: int, grace_seconds: int, **options: Any) -> uvicorn.Config:
+    """How an app is served: HTTP alone, nothing logged, bounded; `options` are uvicorn's.
+
+    Args:
+        app: The app.
+        most_bytes: Most bytes of a request.
+        grace_seconds: For requests to finish after a signal.
+        options: What is not the same for all.
+    """
+    return uvicorn.Config(
+        app,
+        interface="asgi3",
+        http=partial(BoundedProtocol, app, Held(), most_bytes),  # type: ignore[arg-type]  # uvicorn only calls it
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=grace_seconds,
+        **options,
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -7,14 +7,12 @@ import asyncio
 import signal
 import socket
 import sys
-from functools import partial
 
 import structlog
-import uvicorn
 
 from fraudkit import logs
 from fraudkit.errors import FraudError, InvalidInput
-from fraudkit.http import BoundedProtocol, Held, Server, listen
+from fraudkit.http import Server, config, listen
 from fraudkit.settings import Settings, load_settings
 from serving.gateway.app import Gateway
 from serving.gateway.payloads import PayloadLogger
@@ -56,22 +54,7 @@ async def _run(listener: socket.socket, options: argparse.Namespace, settings: S
     split = Split(Traffic(stable=options.stable))
     limits = settings.serving
     gateway = Gateway(split, payloads, settings.detector.url, limits.max_bytes, limits.read_seconds)
-    config = uvicorn.Config(
-        gateway,
-        interface="asgi3",
-        http=partial(BoundedProtocol, gateway, Held(), 2 * limits.max_bytes),  # type: ignore[arg-type]
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        limit_concurrency=1_000,
-        timeout_graceful_shutdown=20,
-    )
-    server = Server(config, limits.read_seconds)
+    server = Server(config(gateway, 2 * limits.max_bytes, 20, date_header=False), limits.read_seconds)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
     host, port = listener.getsockname()[:2]

@@ -11,17 +11,15 @@ import gc
 import signal
 import socket
 import sys
-from functools import partial
 from pathlib import Path
 
 import kserve.model_server
 import structlog
-import uvicorn
 from prometheus_client import REGISTRY
 
 from fraudkit import logs
 from fraudkit.errors import BundleError, FraudError, InvalidInput
-from fraudkit.http import BoundedProtocol, Held, listen
+from fraudkit.http import config, listen
 from fraudkit.settings import MODEL_NAME, ServingSettings, load_settings
 from serving.predictor.app import Predictor, kserve_app
 from serving.predictor.grpc_service import GrpcService
@@ -66,7 +64,9 @@ def serve(options: argparse.Namespace, settings: ServingSettings) -> None:
     predictor = Predictor(model, kserve_app(model), settings, metrics, large)
     service = GrpcService(model, settings, metrics, large) if options.enable_grpc else None
     listener = listen(options.host, options.http_port)
-    server = Server(_config(predictor, options, 16 * settings.max_bytes), settings.read_seconds, GRACE_SECONDS)
+    loop, idle = options.event_loop, options.timeout_keep_alive
+    served = config(predictor, 16 * settings.max_bytes, GRACE_SECONDS, loop=loop, timeout_keep_alive=idle)
+    server = Server(served, settings.read_seconds, GRACE_SECONDS)
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn puts these back when it has drained, and raises the signal once more.
         signal.signal(number, server.handle_exit)
@@ -112,25 +112,6 @@ async def _reload(model: FraudModel, predictor: Predictor, large: LargeWork) -> 
         return
     predictor.refresh()
     log.info("bundle loaded", model=model.name, version=model.current.version, former=former)
-
-
-def _config(app: Predictor, options: argparse.Namespace, most_bytes: int) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        interface="asgi3",
-        http=partial(BoundedProtocol, app, Held(), most_bytes),  # type: ignore[arg-type]  # uvicorn only calls it
-        loop=options.event_loop,
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=options.timeout_keep_alive,
-        limit_concurrency=1_000,  # connections; beyond, 503
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
 
 
 def _parser(settings: ServingSettings) -> argparse.ArgumentParser:
