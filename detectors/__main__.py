@@ -20,7 +20,7 @@ from detectors.api.drift import DriftApi
 from detectors.api.transactions import TransactionsApi
 from detectors.app import Detector
 from detectors.intake import Intake
-from detectors.metrics import IntakeMetrics
+from detectors.metrics import DriftMetrics, IntakeMetrics
 from detectors.store.database import Database
 from detectors.store.labels import LabelStore
 from detectors.store.log import RequestLog
@@ -67,8 +67,10 @@ def serve(settings: Settings) -> None:
     database = Database(settings.detector_database)
     replica = uuid.uuid4().hex[:12]
     intake = Intake(replica, RequestLog(database, detector.bucket_seconds, replica), MODEL_NAME, detector)
+    verdicts = VerdictStore(database)
     REGISTRY.register(IntakeMetrics(intake))
-    drift = DriftApi(VerdictStore(database), detector, settings.drift, settings.bundle_folder)
+    REGISTRY.register(DriftMetrics(verdicts, detector))
+    drift = DriftApi(verdicts, detector, settings.drift, settings.bundle_folder)
     transactions = TransactionStore(database, settings.labels)
     others = TransactionsApi(transactions, LabelStore(database), settings.bundle_folder)
     app = Detector(intake, detector, [*drift.routes(), *others.routes(), *openapi.routes()])

@@ -92,7 +92,7 @@ class Detector:
         failing = self._intake.counts.failing_since > 0
         return JSONResponse({"ready": True, "store": "failing" if failing else "ok", "waiting": events})
 
-    async def _metrics(self, _: Request) -> Response:
+    def _metrics(self, _: Request) -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 

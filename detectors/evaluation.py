@@ -205,7 +205,7 @@ class Evaluator:
         spans = (*kept.past, (window.start, window.end))
         goes_on = judged.state.start is not None
         same = goes_on and judged.state.start == kept.episode.start
-        hours = tuple((np.array(kept.hours) * same + seen.hours).tolist()) if goes_on else (0,) * HOURS
+        hours = tuple((np.array(kept.hours) * same + seen.all_hours).tolist()) if goes_on else (0,) * HOURS
         return Kept(
             binding=kept.binding,
             cursor=window.end,

@@ -84,6 +84,7 @@ class Seen:
         state: For the next window.
         untested: Rows of hours that the reference does not cover.
         hours: Tested rows by hour of day [24].
+        all_hours: All rows by hour of day [24].
         counts: Histogram of the tested rows.
         rate: The sums of the alert rate after each row.
         influence: Features by how much they moved the score.
@@ -93,6 +94,7 @@ class Seen:
     state: State
     untested: int
     hours: NDArray[np.int64]
+    all_hours: NDArray[np.int64]
     counts: Counts
     rate: RateTrace
     influence: tuple[Influence, ...]
@@ -140,6 +142,7 @@ class Watch:
             State(past, rate, distance, day.add(counts, by_hour, sketch(tested))),
             len(rows) - len(tested),
             by_hour,
+            np.bincount(hours, minlength=HOURS),
             counts,
             trace,
             self._influences.rank(tested, tested_hours),

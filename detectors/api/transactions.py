@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import re
@@ -16,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -32,6 +33,7 @@ from fraudkit.scoring import ALERTS, Scorer
 from fraudkit.settings import MODEL_NAME
 
 MAX_LABEL_BYTES: Final = 16 * 1024 * 1024
+READ_SECONDS: Final = 60.0
 MAX_MISTAKES: Final = 100
 """Mistakes that are told of one request; all are counted."""
 SCORE_EDGES: Final = tuple(float(edge) for edge in np.linspace(-15.0, 10.0, 51))
@@ -118,11 +120,17 @@ class TransactionsApi:
     async def _label(self, request: Request) -> Response:
         only(request)
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_LABEL_BYTES:
-                said = f"labels have at most {MAX_LABEL_BYTES:,} bytes; send them in several requests"
-                return document({"error": said}, 413)
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > MAX_LABEL_BYTES:
+                        said = f"labels have at most {MAX_LABEL_BYTES:,} bytes; send them in several requests"
+                        return document({"error": said}, 413)
+        except TimeoutError:
+            return document({"error": f"the labels did not arrive within {READ_SECONDS:g} seconds"}, 408)
+        except ClientDisconnect:
+            return Response(status_code=400)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         return await run_in_threadpool(self._keep, bytes(body), kind == "text/csv")
 

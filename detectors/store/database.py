@@ -106,8 +106,10 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() not in ("sqlite", "postgresql") or not parsed.database:
             raise InvalidInput("detector.database must be sqlite:///path or postgresql://user:password@host/name")
         if parsed.get_backend_name() == "postgresql":
-            return sqlalchemy.create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 5})
-        engine = sqlalchemy.create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
+            options = {"connect_timeout": 5}
+            return sqlalchemy.create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=options)
+        # Parameters are customers' data: they do not belong in the text of an error, which is logged.
+        engine = sqlalchemy.create_engine(parsed, hide_parameters=True, connect_args={"timeout": _BUSY_SECONDS})
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise InvalidInput(f"detector.database is no URL of a database: {error}") from error
     event.listen(engine, "connect", _prepare)

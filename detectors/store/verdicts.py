@@ -93,6 +93,12 @@ class VerdictStore:
             _decision(decision) if decision else None,
         )
 
+    def undelivered(self) -> int:
+        """Deliveries that wait for a sink to acknowledge them."""
+        wanted = select(func.count()).select_from(DELIVERIES).where(DELIVERIES.c.delivered.is_(None))
+        with self._database.read() as connection:
+            return int(connection.execute(wanted).scalar_one())
+
     def history(self, span: Span) -> HistoryRecord:
         """Windows, events and decisions, each newest first."""
         with self._database.read() as connection:

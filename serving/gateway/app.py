@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
 import httpx
@@ -119,6 +120,8 @@ class Gateway:
 
     def _traffic(self, request: Request, body: bytes) -> Response:
         """Say how traffic is split, or split it anew from the next request on."""
+        if request.client is None or not ip_address(request.client.host).is_loopback:
+            return _refusal(403, "traffic is split from this machine alone")
         if request.method == "PUT":
             try:
                 self._split.traffic = Traffic.model_validate_json(body)

@@ -107,6 +107,17 @@ def test_what_is_too_large_is_refused_and_not_read_on(detector: Process) -> None
     assert counts(detector.url)["fraud_intake_seq"] == 0
 
 
+def test_its_metrics_say_what_the_verdict_is(detector: Process) -> None:
+    headers, body = posted_request("a", time.time(), rows_of(1))
+    httpx.post(detector.url, headers=headers, content=body)
+    settle(detector.url)
+    seen = counts(detector.url)
+    assert seen["fraud_drift_status/warming_up"] == 1
+    assert sum(value for name, value in seen.items() if name.startswith("fraud_drift_status/")) == 1
+    assert seen["fraud_events_undelivered"] == 0
+    assert abs(seen["fraud_last_event_timestamp_seconds"] - time.time()) < 60
+
+
 def test_other_methods_and_paths_are_no_events(detector: Process) -> None:
     with httpx.Client(base_url=detector.url) as client:
         assert client.get("/").status_code == 405
