@@ -133,9 +133,9 @@ class Evaluator:
             return promoted is not None and self._bind(promoted)
         cursor = self._bound.kept.cursor
         end = closed if promoted is None else min(closed, max(self._begins(promoted), cursor))
-        ended = cut(self._store.buckets(cursor, end), end, self._rule).ended
-        if ended:
-            self._evaluate(self._bound, ended[0])
+        window = self._next_window(cursor, end)
+        if window:
+            self._evaluate(self._bound, window)
             return True
         return promoted is not None and closed >= self._begins(promoted) and self._bind(promoted)
 
@@ -149,6 +149,15 @@ class Evaluator:
         if arrivals is None:
             return 0
         return self._store.close(self._time.closed(arrivals.high, arrivals.received, self._clock()))
+
+    def _next_window(self, cursor: int, end: int) -> Window | None:
+        """The first window from `cursor` on that has ended; of a long backlog no more than that is read."""
+        first = self._store.first_bucket(cursor, end)
+        if first is None:
+            return None
+        closed = min(end, first + self._rule.buckets)
+        ended = cut(self._store.buckets(first, closed), closed, self._rule).ended
+        return ended[0] if ended else None
 
     def _begins(self, promoted: Binding) -> int:
         """The first bucket in which every row came after the promotion."""

@@ -111,8 +111,8 @@ class RequestLog:
             new += self._insert(connection, BINDINGS, [_binding(binding, now) for binding in bindings])
             named: list[LoggedRequest | LoggedResponse] = [*requests, *answers]
             self._insert(connection, ROW_IDS, (row for entry in named for row in _row_ids(entry)))
-            if timed:
-                self._arrived(connection, max(row["time"] for row in timed), now)
+            if timed or unsound:
+                self._arrived(connection, max(row["time"] for row in (*timed, *unsound)), now)
         late = sum(row["late"] for row in (*timed, *unsound))
         return Stored(new, len(entries) - len(rejected) - new, late, clashes)
 

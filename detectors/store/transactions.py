@@ -26,7 +26,8 @@ from fraudkit.settings import LabelSettings
 
 _CHUNK: Final = 2_000
 """Requests that are read at a time."""
-_LOOKED_UP: Final = 500
+_CHUNKS: Final = 25
+"""Most of them for one page of a list."""
 DAY: Final = 86_400.0
 
 
@@ -131,11 +132,14 @@ class TransactionStore:
         self._key = settings.seed.to_bytes(8, "little")
 
     def newest(self, wanted: Wanted, after: Place | None, limit: int) -> tuple[list[Transaction], Place | None]:
-        """At most `limit` transactions, the newest first, and where the list goes on if it does."""
+        """At most `limit` transactions, the newest first, and where the list goes on if it does.
+
+        Where few are wanted, there may be fewer than `limit`, or none, and still more to come.
+        """
         found: list[Transaction] = []
         place = after
         with self._database.read() as connection:
-            while True:
+            for _ in range(_CHUNKS):
                 rows = connection.execute(_joined(wanted, place).limit(_CHUNK)).all()
                 for here, transaction in self._opened(connection, rows, math.inf):
                     seen = place and (here.time, here.id) == (place.time, place.id) and here.row <= place.row
@@ -147,6 +151,7 @@ class TransactionStore:
                 if len(rows) < _CHUNK:
                     return found, None
                 place = Place(rows[-1].time, rows[-1].id, rows[-1].rows)
+        return found, place
 
     def matured(self, since: float, as_of: float) -> Iterator[Block]:
         """The transactions from `since` to before `as_of` whose outcome is known then, by time and id.

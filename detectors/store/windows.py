@@ -101,6 +101,18 @@ class WindowStore:
             connection.execute(update(CLOCK).where(CLOCK.c.closed < until).values(closed=until))
             return int(connection.execute(select(CLOCK.c.closed)).scalar_one())
 
+    def first_bucket(self, least: int, end: int) -> int | None:
+        """The first bucket from `least` to below `end` that has rows."""
+        parts = [
+            select(func.min(table.c.bucket).label("first"))
+            .where(table.c.bucket >= least, table.c.bucket < end, not_(table.c.late))
+            .subquery()
+            for table in (REQUESTS, REJECTED)
+        ]
+        with self._database.read() as connection:
+            found = [connection.execute(select(part.c.first)).scalar_one() for part in parts]
+        return min((int(bucket) for bucket in found if bucket is not None), default=None)
+
     def buckets(self, first: int, end: int) -> list[tuple[int, int]]:
         """Number and rows of each bucket from `first` to below `end` that has rows, be they only rejected ones."""
         parts = [
