@@ -160,23 +160,17 @@ class TransactionsApi:
         only(request, "since", "until")
         version = request.path_params["version"]
         since, until = seconds(request, "since"), seconds(request, "until")
-        evidence = self.store.evidence(version, since, until)
-        rows = len(evidence.alerts)
+        evidence = self.store.evidence(version, since, until, np.array(SCORE_EDGES))
         facts = self.labels.facts(version, since or 0.0, self.clock() if until is None else until)
-        edges = np.array(SCORE_EDGES)
-        chances = np.clip(evidence.probabilities, 1e-300, 1 - 1e-16)
-        logits = np.clip(np.log(chances) - np.log1p(-chances), edges[0], edges[-1])
+        rows, alerts = int(evidence.alerts.sum()), evidence.alerts.tolist()
         return document(
             {
                 "version": version,
                 "requests": evidence.requests,
                 "rows": rows,
-                "alerts": {
-                    name: int(count)
-                    for name, count in zip(ALERTS, np.bincount(evidence.alerts, minlength=3), strict=True)
-                },
-                "alert_rate": _share(int((evidence.alerts > 0).sum()), rows),
-                "score_histogram": {"edges": SCORE_EDGES, "counts": np.histogram(logits, edges)[0].tolist()},
+                "alerts": dict(zip(ALERTS, alerts, strict=True)),
+                "alert_rate": _share(rows - alerts[0], rows),
+                "score_histogram": {"edges": SCORE_EDGES, "counts": evidence.scores.tolist()},
                 "labelled": {
                     "frauds": facts.frauds,
                     "alerts": facts.alerts,

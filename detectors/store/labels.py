@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Subquery, exists, func, select
+from sqlalchemy import Connection, Integer, LargeBinary, Subquery, cast, exists, func, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from detectors.channels.labels import LabelFacts
@@ -54,8 +54,9 @@ class LabelStore:
     def facts(self, version: str, since: float, as_of: float) -> LabelFacts:
         """Counts of the transactions from `since` on that `version` answered, and were reported by `as_of`."""
         latest = _latest(as_of)
+        level = func.substr(ANSWERS.c.alerts, cast(latest.c.row + 1, Integer), 1, type_=LargeBinary)
         wanted = (
-            select(latest.c.label, latest.c.row, ANSWERS.c.alerts)
+            select(latest.c.label, level)
             .join(ANSWERS, ANSWERS.c.id == latest.c.id)
             .where(
                 ANSWERS.c.version == version, ANSWERS.c.time >= since, latest.c.row < ANSWERS.c.rows, _sure(latest)
@@ -63,8 +64,8 @@ class LabelStore:
         )
         frauds = caught = alerts = 0
         with self._database.read() as connection:
-            for label, row, levels in connection.execute(wanted):
-                alert = levels[row] > 0
+            for label, levels in connection.execute(wanted):
+                alert = levels[0] > 0
                 frauds += label
                 caught += label and alert
                 alerts += alert

@@ -26,6 +26,8 @@ from fraudkit.settings import LabelSettings
 
 _CHUNK: Final = 2_000
 """Requests that are read at a time."""
+_ROWS: Final = 20_000
+"""Rows that they may have together; one request may have more."""
 _CHUNKS: Final = 25
 """Most of them for one page of a list."""
 DAY: Final = 86_400.0
@@ -111,11 +113,17 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What a version answered: requests, their probabilities and alerts [n]."""
+    """What a version answered.
+
+    Attributes:
+        requests: How many.
+        alerts: Rows by alert [3].
+        scores: Rows by log odds, between the edges that were given; what is beyond is in the first and last.
+    """
 
     requests: int
-    probabilities: FloatArray
-    alerts: NDArray[np.int8]
+    alerts: NDArray[np.int64]
+    scores: NDArray[np.int64]
 
 
 class TransactionStore:
@@ -140,7 +148,7 @@ class TransactionStore:
         place = after
         with self._database.read() as connection:
             for _ in range(_CHUNKS):
-                rows = connection.execute(_joined(wanted, place).limit(_CHUNK)).all()
+                rows, more = _page(connection, _joined(wanted, place))
                 for here, transaction in self._opened(connection, rows, math.inf):
                     seen = place and (here.time, here.id) == (place.time, place.id) and here.row <= place.row
                     if seen or not self._fits(transaction, wanted):
@@ -148,7 +156,7 @@ class TransactionStore:
                     found.append(transaction)
                     if len(found) == limit:
                         return found, here
-                if len(rows) < _CHUNK:
+                if not more:
                     return found, None
                 place = Place(rows[-1].time, rows[-1].id, rows[-1].rows)
         return found, place
@@ -166,20 +174,23 @@ class TransactionStore:
                 if known:
                     yield self._block(known, silent, weights)
 
-    def evidence(self, version: str, since: float | None, until: float | None) -> Evidence:
-        """What `version` answered."""
+    def evidence(self, version: str, since: float | None, until: float | None, edges: FloatArray) -> Evidence:
+        """What `version` answered; `edges` [k] of log odds."""
         inside = [ANSWERS.c.version == version]
         if since is not None:
             inside.append(ANSWERS.c.time >= since)
         if until is not None:
             inside.append(ANSWERS.c.time < until)
-        wanted = (
-            select(ANSWERS.c.probabilities, ANSWERS.c.alerts).where(*inside).order_by(ANSWERS.c.time, ANSWERS.c.id)
-        )
+        requests, alerts, scores = 0, np.zeros(3, dtype=np.int64), np.zeros(len(edges) - 1, dtype=np.int64)
+        wanted = select(ANSWERS.c.probabilities, ANSWERS.c.alerts).where(*inside)
         with self._database.read() as connection:
-            rows = connection.execute(wanted).all()
-        probabilities = np.frombuffer(b"".join(row.probabilities for row in rows), "<f8")
-        return Evidence(len(rows), probabilities, np.frombuffer(b"".join(row.alerts for row in rows), np.int8))
+            answers = connection.execution_options(yield_per=_CHUNK).execute(wanted)
+            for part in answers.partitions():
+                requests += len(part)
+                alerts += np.bincount(np.frombuffer(b"".join(row.alerts for row in part), np.int8), minlength=3)
+                chances = np.frombuffer(b"".join(row.probabilities for row in part), "<f8")
+                scores += np.histogram(_log_odds(chances).clip(edges[0], edges[-1]), edges)[0]
+        return Evidence(requests, alerts, scores)
 
     def sampled(self, row_id: str) -> bool:
         """Whether a transaction is in the review sample, should it have no alert."""
@@ -234,9 +245,9 @@ class TransactionStore:
                 time, name = after
                 later = or_(REQUESTS.c.time > time, and_(REQUESTS.c.time == time, REQUESTS.c.id > name))
                 wanted = wanted.where(later)
-            rows = connection.execute(wanted.limit(_CHUNK)).all()
+            rows, more = _page(connection, wanted)
             yield [transaction for _, transaction in self._opened(connection, rows, as_of)]
-            if len(rows) < _CHUNK:
+            if not more:
                 return
             after = (rows[-1].time, rows[-1].id)
 
@@ -255,6 +266,20 @@ class TransactionStore:
                     name, row.time, row.version, inputs, probability, alert, label, source, at
                 )
                 yield Place(row.time, row.id, number), transaction
+
+
+def _log_odds(chances: FloatArray) -> FloatArray:
+    bounded = np.clip(chances, 1e-300, 1 - 1e-16)
+    return np.asarray(np.log(bounded) - np.log1p(-bounded))
+
+
+def _page(connection: Connection, wanted: Select[Any]) -> tuple[Sequence[Row[Any]], bool]:
+    """The first requests of those wanted, as many as have few rows together, and whether there are more."""
+    sizes = wanted.with_only_columns(REQUESTS.c.rows, maintain_column_froms=True).limit(_CHUNK)
+    rows = connection.execute(sizes).scalars().all()
+    fitting = int((np.cumsum(rows) <= _ROWS).sum())
+    count = max(fitting, 1)
+    return connection.execute(wanted.limit(count)).all(), len(rows) > count or len(rows) == _CHUNK
 
 
 def _names(row: Row[Any]) -> list[str]:

@@ -324,3 +324,20 @@ def test_what_is_older_than_the_retention_goes(database: Database, client: Clien
     assert expire(database, HOUR + 60 * 20) > 60
     left = client.get("/v1/transactions", params={"limit": 1_000}).json()["transactions"]
     assert {one["id"].split("-")[0] for one in left} == {f"q{number}" for number in range(20, 40)}
+
+
+def test_large_requests_are_read_a_few_at_a_time(database: Database, watched: Bundle) -> None:
+    log, total = RequestLog(database, 60.0, "replica"), 0
+    for number, count in enumerate((9_000, 9_000, 9_000, 1, 9_000, 25_000, 2)):
+        rows, total = rows_of(count, number), total + count
+        levels = (0.01,) * count, (0,) * count
+        entries: list[Entry] = [
+            request(f"large{number}", HOUR + number, rows),
+            answer(f"large{number}", HOUR + number, *levels, watched.version),
+        ]
+        log.store(entries, NOW)
+    store = TransactionStore(database, LabelSettings())
+    sizes = [len(block.ids) for block in store.matured(HOUR, NOW)]
+    assert sum(sizes) == total
+    assert sizes == [18_000, 18_001, 25_000, 2]
+    assert LabelStore(database).facts(watched.version, HOUR, NOW).alerts == 0

@@ -183,7 +183,7 @@ def test_a_sender_that_falls_silent_is_let_go(database_url: str, tmp_path: Path)
 
 @pytest.mark.slow
 def test_twenty_thousand_events_of_nonsense_are_answered_and_counted(detector: Process) -> None:
-    chance = random.Random(11)  # noqa: S311
+    chance, before = random.Random(11), 0  # noqa: S311
     now = time.time()
     sound = [posted_request("s", now, rows_of(2)), posted_answer("s", now, (0.1, 0.2))]
     with httpx.Client(base_url=detector.url) as client:
@@ -209,6 +209,8 @@ def test_twenty_thousand_events_of_nonsense_are_answered_and_counted(detector: P
                         headers.pop(chance.choice(list(headers)), None)
                     case _:
                         headers["ce-id"] = f"fuzz-{number}"
+            if number == 5_000:
+                before = resident(detector)
             answer = client.post("/", headers=headers, content=bytes(content))
             assert (answer.status_code, answer.content) == (200, b"")
     seen = settle(detector.url)
@@ -221,6 +223,13 @@ def test_twenty_thousand_events_of_nonsense_are_answered_and_counted(detector: P
     assert outcomes["fraud_events_total/lost"] == outcomes["fraud_events_total/dropped"] == 0
     assert outcomes["fraud_events_total/rejected"] > 5_000
     assert detector.process.poll() is None
+    assert resident(detector) < 1.2 * before
+
+
+def resident(detector: Process) -> int:
+    """Its memory [KiB]."""
+    lines = Path(f"/proc/{detector.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
 def test_its_openapi_is_valid_and_describes_every_path(detector: Process) -> None:
