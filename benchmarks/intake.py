@@ -28,6 +28,7 @@ from fraudkit.schema import INPUTS
 HOST = "127.0.0.1"
 CONNECTIONS = 32
 TICK = 0.001
+MEMORY_SAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,10 @@ class Outcome:
     def line(self) -> str:
         """For a table."""
         rate = self.events / self.seconds
-        first, last = self.memory[len(self.memory) // 10], self.memory[-1]
+        memory = " → ".join(f"{size / 1024:.0f}" for size in self.memory)
         return (
             f"| {self.events:,} | {rate:,.0f} | {self.p50:.2f} | {self.p99:.2f} | {self.p999:.2f} "
-            f"| {self.most:.1f} | {self.core:.0%} | {first / 1024:.0f} → {last / 1024:.0f} MiB |"
+            f"| {self.most:.1f} | {self.core:.0%} | {memory} MiB |"
         )
 
 
@@ -79,9 +80,8 @@ def main() -> None:
     parser.add_argument(
         "--bundle", type=Path, help="a model: its windows are evaluated meanwhile, beside this program"
     )
-    parser.add_argument("--cores", default="0,1", help="of the detector, and of this program")
     options = parser.parse_args()
-    own, other = (int(core) for core in options.cores.split(","))
+    own, *_, other = sorted(os.sched_getaffinity(0)) * 2  # of the detector, and of this program
     os.sched_setaffinity(0, {other})
     with tempfile.TemporaryDirectory() as folder:
         settings = {"FRAUD_STATE": folder, "FRAUD__DETECTOR__PORT": "0"}
@@ -148,7 +148,7 @@ async def measured(port: int, pid: int, rate: int, events: int) -> Outcome:
             connection.due.append(began + number / rate)
             transport.write(content(number))
         sent = due
-        if sent // (rate // 2) > len(memory):
+        if sent * MEMORY_SAMPLES // events > len(memory):
             memory.append(resident(pid))
         await asyncio.sleep(TICK)
     while len(latencies) < events:

@@ -23,3 +23,14 @@ def test_a_benchmark_runs_and_prints_its_seconds(module: str, tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    "command", [["window", "--rows", "5000", "--windows", "2"], ["intake", "--events", "2000"]]
+)
+def test_a_benchmark_of_the_detector_prints_its_table(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{command[0]}", *command[1:]], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("| ")
