@@ -99,7 +99,7 @@ def main() -> None:
             port = started(log)
             if options.bundle:
                 settings |= {"FRAUD__BUNDLES": str(options.bundle.parent), "FRAUD__DETECTOR__ENGINE": "scipy"}
-                announce(options.bundle.name, f"http://{HOST}:{port}")
+                announce(options.bundle.name, f"http://{HOST}:{port}", "benchmark")
                 with (Path(folder) / "evaluator").open("wb") as stderr:
                     command = [sys.executable, "-m", "detectors.evaluator"]
                     evaluator = subprocess.Popen(command, stderr=stderr, env=os.environ | settings)

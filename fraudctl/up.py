@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 import httpx
 from rich.console import Console
 
-from fraudctl.parts import Part, Running, stop_all
+from fraudctl.drift import fetch_status
+from fraudctl.parts import READY_SECONDS, Part, Running, stop_all
 from fraudctl.runs import find_bundle, train_here
 from fraudctl.server import HOST, require_free
 from fraudkit.bundle import Bundle
@@ -40,7 +41,7 @@ def up(data: str | None, port: int, settings: Settings, out: Console, errors: Co
             running.append(Running(part, environment, logs / f"{part.name}.log"))
         for one in running:
             one.wait_ready()
-        announce(bundle.version, f"http://{HOST}:{settings.detector.port}")
+        _bind(bundle.version, f"http://{HOST}:{settings.detector.port}")
         _tell(bundle, port, settings, out)
         _look_after(running, errors)
     finally:
@@ -62,13 +63,13 @@ def parts(bundle: Bundle, port: int, settings: Settings) -> list[Part]:
     ]
 
 
-def announce(version: str, detector: str) -> None:
-    """Tell the detector which model serves from now on; said again, it changes nothing.
+def announce(version: str, detector: str, key: str) -> None:
+    """Tell the detector which model serves from now on; said again under the same key, it changes nothing.
 
     Raises:
         PermanentError: The detector does not take it.
     """
-    promoted = ModelPromoted(model=MODEL_NAME, version=version, key="bootstrap", by="fraudctl up")
+    promoted = ModelPromoted(model=MODEL_NAME, version=version, key=key, by="fraudctl up")
     body = encode(promoted, "/fraud-platform/fraudctl", datetime.now(UTC))
     try:
         answer = httpx.post(
@@ -77,6 +78,21 @@ def announce(version: str, detector: str) -> None:
         answer.raise_for_status()
     except httpx.HTTPError as error:
         raise PermanentError(f"the detector at {detector} was not told of the model: {error}") from error
+
+
+def _bind(version: str, detector: str) -> None:
+    """Announce a model that the detector does not watch already: bound anew it would forget what it saw."""
+    end = time.monotonic() + READY_SECONDS
+    while True:  # it takes events before its database has been made
+        try:
+            watched = fetch_status(detector).version
+            break
+        except PermanentError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(WATCH_SECONDS)
+    if watched != version:
+        announce(version, detector, f"up-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
 
 
 def _bundle(data: str | None, settings: Settings, errors: Console) -> Bundle:

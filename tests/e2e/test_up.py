@@ -14,7 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 from watched import traffic
+
+from detectors.store.database import Database
+from detectors.store.tables import BINDINGS
 
 pytestmark = pytest.mark.slow
 FRAUDCTL = Path(sys.executable).parent / "fraudctl"
@@ -151,6 +155,11 @@ def test_when_it_is_killed_its_parts_end_too(state: Path, platform: Platform) ->
     again = Platform(state, None)
     parts = children(again.process.pid)
     assert len(parts) == 4
+    # The model is watched already: its detector was not bound anew.
+    database = Database(f"sqlite:///{state / 'detector.db'}")
+    with database.read() as connection:
+        assert connection.execute(select(func.count()).select_from(BINDINGS)).scalar_one() == 1
+    database.close()
     again.process.kill()
     again.process.wait()
     wait_until(lambda: not any(alive(pid) for pid in parts.values()), 40)
