@@ -21,6 +21,7 @@ from fraudkit.errors import InvalidInput
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK: Final = 0x6672617564 - 1
 _EVALUATOR_LOCK: Final = 0x6672617564
+_CLOCK_LOCK: Final = 0x6672617564 + 1
 _BUSY_SECONDS: Final = 10
 
 
@@ -62,6 +63,16 @@ class Database:
         with self._alone(_MIGRATION_LOCK, "migrating"), self.write() as connection:
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
+
+    def hold_clock(self, connection: Connection, *, alone: bool = False) -> None:
+        """Until the transaction ends nobody closes a bucket; or, `alone`, nobody stores an event.
+
+        SQLite has one writer anyway. PostgreSQL's row locks would let those who store pass by who waits to close,
+        for as long as there are enough of them; its advisory locks are taken in turn.
+        """
+        if not self.is_sqlite:
+            kind = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
+            connection.execute(text(f"SELECT {kind}(:number)"), {"number": _CLOCK_LOCK})
 
     def close(self) -> None:
         """Let go of all connections."""

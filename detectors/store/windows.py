@@ -98,6 +98,7 @@ class WindowStore:
         if until <= closed:
             return closed
         with self._database.write() as connection:
+            self._database.hold_clock(connection, alone=True)
             connection.execute(update(CLOCK).where(CLOCK.c.closed < until).values(closed=until))
             return int(connection.execute(select(CLOCK.c.closed)).scalar_one())
 

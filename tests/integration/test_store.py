@@ -172,23 +172,24 @@ def test_replicas_that_store_the_same_events_at_once_store_each_once(database: D
 def test_a_bucket_is_closed_only_when_writers_that_saw_it_open_are_done(database: Database) -> None:
     """A batch is either in the window, or late: whoever reads a closed bucket never sees it grow."""
     store, stop = WindowStore(database), threading.Event()
-    log = log_of(database)
 
-    def write() -> None:
-        number = 0
+    def write(replica: str) -> None:
+        log, number = log_of(database, replica), 0
         while not stop.is_set():
-            log.store([request(f"w{number}", HOUR + number % 600)], HOUR)
+            log.store([request(f"{replica}{number}", HOUR + number % 600)], HOUR)
             number += 1
 
-    writer = threading.Thread(target=write)
-    writer.start()
+    writers = [threading.Thread(target=write, args=(replica,)) for replica in "abc"]
+    for writer in writers:
+        writer.start()
     seen = []
     for bucket in range(FIRST, FIRST + 10):
         store.close(bucket + 1)
         seen.append(store.buckets(bucket, bucket + 1))
         assert store.buckets(bucket, bucket + 1) == seen[-1]
     stop.set()
-    writer.join()
+    for writer in writers:
+        writer.join()
     assert [store.buckets(bucket, bucket + 1) for bucket in range(FIRST, FIRST + 10)] == seen
 
 
