@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -236,6 +237,14 @@ def test_a_dead_or_slow_detector_costs_the_caller_nothing(kind: str) -> None:
     if kind == "dead":
         assert payloads.counts["failed"] > 0
         assert payloads.counts["posted"] == 0
+
+
+def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()) as caller:
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert caller.getpeername() == listener.getsockname()
 
 
 def test_a_body_that_is_too_large_is_refused() -> None:
