@@ -299,9 +299,9 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
-        # asyncio's own loop leaves it off for sockets that it did not make: an answer in two writes would then wait
-        # 40 ms for the caller's acknowledgement of the first. Accepted connections inherit it.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
     except (OSError, OverflowError) as error:
         raise PermanentError(f"cannot listen on {host}, port {port}: {error}") from error
+    # asyncio's own loop leaves it off for sockets that it did not make: an answer in two writes would then wait
+    # 40 ms for the caller's acknowledgement of the first. Accepted connections inherit it.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
