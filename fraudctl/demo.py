@@ -83,7 +83,7 @@ def tell(
         with StepProgress(errors) as progress:
             progress("serve", 0, None)
             url = stack.enter_context(serving(served.path, port))
-            client = Client(stack.enter_context(httpx.Client(base_url=url, timeout=30)))
+            client = Client(stack.enter_context(httpx.Client(base_url=url, timeout=30, trust_env=False)))
             rows, labels = _held_out(settings, finished.evaluation.prepared.data)
             progress("score", 0, len(rows))
             scored = _score(client, rows, labels)

@@ -22,7 +22,7 @@ from fraudkit.settings import Settings, load_settings
 
 PACKAGES: Final = {
     "pipelines": ("kfp", "mlflow", "pandas", "pyarrow", "scikit-learn", "skops"),
-    "serving": ("kserve", "orjson", "starlette", "uvicorn", "prometheus-client", "grpcio"),
+    "serving": ("aiohttp", "kserve", "orjson", "starlette", "uvicorn", "prometheus-client", "grpcio"),
     "detectors": ("alembic", "alibi-detect", "httpx", "psycopg", "scipy", "sqlalchemy"),
 }
 """What each extra brings, by the names of packages."""

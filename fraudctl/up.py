@@ -26,9 +26,11 @@ def up(data: str | None, port: int, settings: Settings, out: Console, errors: Co
     """Start all parts, tell the detector of the model, and look after them until a signal.
 
     Raises:
-        InvalidInput: A port is taken.
+        InvalidInput: A port is taken, or named twice.
         PermanentError: A part did not become ready.
     """
+    if port == settings.detector.port:
+        raise InvalidInput(f"port {port} is the detector's; choose another with --port")
     for taken in (port, settings.detector.port):
         require_free(taken)
     bundle = _bundle(data, settings, errors)
@@ -73,7 +75,11 @@ def announce(version: str, detector: str, key: str) -> None:
     body = encode(promoted, "/fraud-platform/fraudctl", datetime.now(UTC))
     try:
         answer = httpx.post(
-            f"{detector}/", content=body.encode(), headers={"content-type": CONTENT_TYPE}, timeout=10
+            f"{detector}/",
+            content=body.encode(),
+            headers={"content-type": CONTENT_TYPE},
+            timeout=10,
+            trust_env=False,  # a proxy for the internet does not know this machine's detector
         )
         answer.raise_for_status()
     except httpx.HTTPError as error:

@@ -147,11 +147,15 @@ class GatewaySettings(_Section):
         host: Address to listen on; loopback unless told otherwise.
         port: HTTP port.
         queue: Most log events that wait to be posted; what comes beyond is dropped and counted.
+        queue_bytes: Most bytes of them.
+        log_seconds: How long the detector may take to answer one.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     queue: Annotated[int, Field(ge=1)] = 10_000
+    queue_bytes: Annotated[int, Field(ge=1_024)] = 128 * 1024 * 1024
+    log_seconds: Annotated[float, Field(gt=0)] = 5.0
 
 
 class DetectorSettings(_Section):

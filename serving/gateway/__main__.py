@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import signal
 import socket
 import sys
 
 import structlog
+from uvicorn.loops.auto import auto_loop_factory
 
 from fraudkit import logs
 from fraudkit.errors import FraudError, InvalidInput
@@ -16,9 +18,12 @@ from fraudkit.http import Server, config, listen
 from fraudkit.settings import Settings, load_settings
 from serving.gateway.app import Gateway
 from serving.gateway.payloads import PayloadLogger
-from serving.gateway.traffic import Split, Traffic
+from serving.gateway.traffic import Split, Traffic, origin
 
 log = structlog.get_logger()
+
+GRACE_SECONDS = 20
+"""For requests to finish after a signal."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,24 +48,34 @@ def serve(options: argparse.Namespace, settings: Settings) -> None:
     """Serve until a signal.
 
     Raises:
+        InvalidInput: `--stable` is no server's URL.
         PermanentError: The address cannot be listened on.
     """
+    try:
+        traffic = Traffic(stable=origin(options.stable))
+    except ValueError as error:
+        raise InvalidInput(f"--stable: {error}, not {options.stable!r}") from None
     listener = listen(options.host, options.port)
-    asyncio.run(_run(listener, options, settings))
+    # What is loaded by now lives as long as the process: no collection need walk through it.
+    gc.collect()
+    gc.freeze()
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        runner.run(_run(listener, Split(traffic), settings))
 
 
-async def _run(listener: socket.socket, options: argparse.Namespace, settings: Settings) -> None:
-    payloads = PayloadLogger(f"{settings.detector.url}/", settings.gateway.queue)
-    split = Split(Traffic(stable=options.stable))
-    limits = settings.serving
-    gateway = Gateway(split, payloads, settings.detector.url, limits.max_bytes, limits.read_seconds)
-    server = Server(config(gateway, 2 * limits.max_bytes, 20, date_header=False), limits.read_seconds)
+async def _run(listener: socket.socket, split: Split, settings: Settings) -> None:
+    limits, own, detector = settings.serving, settings.gateway, settings.detector.url.rstrip("/")
+    payloads = PayloadLogger(f"{detector}/", own.queue, own.queue_bytes, own.log_seconds)
+    gateway = Gateway(split, payloads, detector, limits.max_bytes, limits.read_seconds)
+    served = config(gateway, 16 * limits.max_bytes, GRACE_SECONDS, date_header=False)
+    server = Server(served, limits.read_seconds)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
     host, port = listener.getsockname()[:2]
-    log.info("gateway started", host=host, port=port, stable=options.stable, detector=settings.detector.url)
+    log.info("gateway started", host=host, port=port, stable=split.traffic.stable, detector=detector)
     posting = asyncio.create_task(payloads.run())
     await server.serve(sockets=[listener])
+    await payloads.drain(own.log_seconds)
     posting.cancel()
     await asyncio.gather(posting, return_exceptions=True)
     await gateway.close()

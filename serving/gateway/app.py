@@ -3,50 +3,73 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from enum import StrEnum
 from ipaddress import ip_address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import httpx
+import aiohttp
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from fraudkit.http import Field
+from fraudkit.http import Field, Held
 from fraudkit.settings import MODEL_NAME
+from serving.gateway import upstream
 from serving.gateway.payloads import PayloadLogger
 from serving.gateway.traffic import Split, Target, Traffic
+from serving.gateway.upstream import FAILURES, Answer, Asked
 
 log = structlog.get_logger()
 
 TRAFFIC: Final = "/gateway/traffic"
-_MODEL: Final = re.compile(r"/v[12](/|$)")
-_DETECTOR: Final = re.compile(
-    rf"/v1/(models/{MODEL_NAME}/(drift|versions)(/|$)|(windows|labels|labelled|transactions|review)(/|$))"
+UPSTREAM_SECONDS: Final = 60.0
+"""Longest time without a byte of an answer."""
+HELD_BODIES: Final = 8
+"""Bodies of the largest size that are held at a time; beyond, 503."""
+
+
+class Owner(StrEnum):
+    """Who answers at a path."""
+
+    HEALTH = "health"
+    METRICS = "metrics"
+    TRAFFIC = "traffic"
+    DETECTOR = "detector"
+    MODEL = "model"
+
+
+_ROUTES: Final = (
+    (re.compile(r"/health"), Owner.HEALTH),
+    (re.compile(r"/metrics"), Owner.METRICS),
+    (re.compile(TRAFFIC), Owner.TRAFFIC),
+    (re.compile(rf"/v1/models/{MODEL_NAME}/(drift|versions)(/.*)?"), Owner.DETECTOR),
+    (re.compile(r"/v1/(labels|labelled|transactions|review|windows)(/.*)?"), Owner.DETECTOR),
+    (re.compile(r"/v[12](/.*)?"), Owner.MODEL),
 )
-_HOP: Final = frozenset(
-    {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "host"}
-)
-_UPSTREAM_SECONDS: Final = 60.0
+"""Paths and their owners; the first that fits."""
 
 
-class Answer(NamedTuple):
-    """What a server said."""
+class _RefusedError(Exception):
+    def __init__(self, status: int, error: str, *headers: Field) -> None:
+        super().__init__(error)
+        self.answer = _json(status, {"error": error}, *headers)
 
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes
+
+class _ClientGoneError(Exception):
+    pass
 
 
 class Gateway:
-    """The app; `at_once` is empty, because every request waits for another server.
+    """The app; `at_once` is empty, because every request waits for another server. Made in an event loop.
 
     Args:
         split: Chooses stable or canary.
@@ -66,10 +89,11 @@ class Gateway:
         self._detector = detector
         self._max_bytes = max_bytes
         self._read_seconds = read_seconds
+        self._held = 0
         self._counts: Counter[tuple[str, int]] = Counter()
         self._fallbacks = 0
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-        self._client = httpx.AsyncClient(timeout=_UPSTREAM_SECONDS, limits=limits)
+        self._canary_fails = False
+        self._client = upstream.session(UPSTREAM_SECONDS)
         self._registry = CollectorRegistry()
         self._registry.register(_Metrics(self))
 
@@ -78,106 +102,149 @@ class Gateway:
 
     async def close(self) -> None:
         """Let go of all connections."""
-        await self._client.aclose()
+        await self._client.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope, receive)
-        response = await self._respond(request)
-        await response(scope, receive, send)
+        arrived = time.time_ns()
+        try:
+            async with self._body(scope, receive) as body:
+                await self._respond(scope, body, arrived, send)
+        except _RefusedError as refused:
+            await _send(send, refused.answer)
+        except _ClientGoneError:
+            return  # before all of the request was here: it was none
 
-    async def _respond(self, request: Request) -> Response:
-        path = request.url.path
-        if path == "/health":
-            return JSONResponse({"ready": True})
-        if path == "/metrics":
-            return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+    async def _respond(self, scope: Scope, body: bytes, arrived: int, send: Send) -> None:
+        path = scope["path"]
+        owner = next((owner for pattern, owner in _ROUTES if pattern.fullmatch(path)), None)
+        match owner:
+            case Owner.MODEL:
+                await _send(send, await self._inferred(_asked(scope, body), arrived))
+            case Owner.DETECTOR:
+                await self._detected(_asked(scope, body), send)
+            case Owner.TRAFFIC:
+                await _send(send, self._traffic(scope, body))
+            case Owner.METRICS:
+                media = (b"content-type", CONTENT_TYPE_LATEST.encode())
+                await _send(send, _own(200, generate_latest(self._registry), media))
+            case Owner.HEALTH:
+                await _send(send, _json(200, {"ready": True}))
+            case _:
+                raise _RefusedError(404, f"there is no {path}")
+
+    @asynccontextmanager
+    async def _body(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+        """The body of a request; it counts as held until it is let go."""
+        self._check(int(dict(scope["headers"]).get(b"content-length", b"0")))
+        held = Held()
+        try:
+            yield await self._read(receive, held)
+        finally:
+            self._held -= held.size
+
+    async def _read(self, receive: Receive, held: Held) -> bytes:
+        chunks, more = [], True
         try:
             async with asyncio.timeout(self._read_seconds):
-                body = await self._read(request)
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _ClientGoneError
+                    chunks.append(message.get("body", b""))
+                    held.size += len(chunks[-1])
+                    self._held += len(chunks[-1])
+                    self._check(held.size)
+                    more = message.get("more_body", False)
         except TimeoutError:
-            return _refusal(408, f"the body did not arrive within {self._read_seconds:g} seconds")
-        except ClientDisconnect:
-            return Response(status_code=400)
-        if body is None:
-            return _refusal(413, f"a body has at most {self._max_bytes:,} bytes")
-        if path == TRAFFIC:
-            return self._traffic(request, body)
-        if _DETECTOR.match(path):
-            return await self._detected(request, body)
-        if _MODEL.match(path):
-            return await self._inferred(request, body)
-        return _refusal(404, f"there is no {path}")
+            late = f"the body did not arrive within {self._read_seconds:g} seconds"
+            raise _RefusedError(408, late, (b"connection", b"close")) from None
+        return b"".join(chunks)
 
-    async def _read(self, request: Request) -> bytes | None:
-        """The body; None when it is too large."""
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._max_bytes:
-                return None
-        return bytes(body)
+    def _check(self, size: int) -> None:
+        """Raise when a body of this size is too large, or too many bytes are held already."""
+        if size > self._max_bytes:
+            raise _RefusedError(413, f"a body has at most {self._max_bytes:,} bytes")
+        if self._held > HELD_BODIES * self._max_bytes:
+            raise _unavailable("too many large requests at a time; try again later")
 
-    def _traffic(self, request: Request, body: bytes) -> Response:
+    def _traffic(self, scope: Scope, body: bytes) -> Answer:
         """Say how traffic is split, or split it anew from the next request on."""
-        if request.client is None or not ip_address(request.client.host).is_loopback:
-            return _refusal(403, "traffic is split from this machine alone")
-        if request.method == "PUT":
+        caller = scope["client"]
+        # A browser names the page that asks in `Origin`; no page has business here.
+        if not (caller and ip_address(caller[0]).is_loopback) or b"origin" in dict(scope["headers"]):
+            raise _RefusedError(403, "traffic is split from this machine alone, and by no web page")
+        if scope["method"] == "PUT":
             try:
                 self._split.traffic = Traffic.model_validate_json(body)
             except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                return _refusal(400, f"{'.'.join(map(str, first['loc'])) or 'traffic'}: {first['msg']}")
+                raise _RefusedError(400, _problem(error)) from None
+            self._canary_fails = False
             log.info("traffic is split anew", **self._split.traffic.model_dump())
-        elif request.method != "GET":
-            return _refusal(405, "GET or PUT")
-        return JSONResponse(self._split.traffic.model_dump())
+        elif scope["method"] != "GET":
+            raise _RefusedError(405, "GET or PUT", (b"allow", b"GET, PUT"))
+        return _json(200, self._split.traffic.model_dump())
 
-    async def _detected(self, request: Request, body: bytes) -> Response:
+    async def _detected(self, request: Asked, send: Send) -> None:
+        """Pass on what the detector says as it comes: files of labelled rows are long."""
+        started = False
         try:
-            return _response(await self._ask(self._detector, request, body))
-        except httpx.HTTPError:
-            return _refusal(503, f"the detector at {self._detector} cannot be reached; scoring goes on")
+            async with upstream.send(self._client, self._detector, request) as response:
+                self._counts["detector", response.status] += 1
+                started = True
+                fields = upstream.end_to_end(response.raw_headers)
+                await send({"type": "http.response.start", "status": response.status, "headers": fields})
+                async for chunk in response.content.iter_any():
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
+        except FAILURES as error:
+            if started:  # the answer stays without its end, and the server closes the connection
+                log.warning("an answer of the detector is cut off", target=request.target, error=_said(error))
+                return
+            self._counts["detector", 503] += 1
+            where = f"the detector at {self._detector} cannot be reached ({_said(error)})"
+            raise _unavailable(f"{where}; scoring goes on. Start it, then try again") from error
 
-    async def _inferred(self, request: Request, body: bytes) -> Response:
-        call = self._payloads.call(_first(request))
-        self._payloads.request(call, body)
+    async def _inferred(self, request: Asked, arrived: int) -> Answer:
+        call = self._payloads.call(request.headers)
+        self._payloads.request(call, request.body, arrived)
         target, url = self._split.choose()
-        try:
-            answer = await self._ask(url, request, body)
-        except httpx.HTTPError as error:
-            if target is Target.STABLE:
-                self._counts[target, 503] += 1
-                return _refusal(503, f"the model cannot be reached ({type(error).__name__}); try again")
-            # Scoring changes nothing, so asking another server does no harm.
-            self._fallbacks += 1
-            log.warning("the canary cannot be reached: stable answers", url=url, error=type(error).__name__)
-            target, url = Target.STABLE, self._split.traffic.stable
-            try:
-                answer = await self._ask(url, request, body)
-            except httpx.HTTPError:
-                self._counts[target, 503] += 1
-                return _refusal(503, "the model cannot be reached; try again")
+        answer = await self._canary(url, request) if target is Target.CANARY else None
+        if answer is None:
+            target, answer = Target.STABLE, await self._stable(request)
         self._counts[target, answer.status] += 1
         self._payloads.answer(call, answer.status, answer.body)
-        return _response(answer)
+        return answer
 
-    async def _ask(self, url: str, request: Request, body: bytes) -> Answer:
-        path = request.scope["raw_path"].decode("latin-1")
-        query = request.scope["query_string"].decode("latin-1")
-        headers = [(name, value) for name, value in request.headers.items() if name not in _HOP]
-        asked = self._client.build_request(
-            request.method, f"{url}{path}{'?' + query if query else ''}", headers=headers, content=body or None
-        )
-        for name in set(asked.headers) - {name for name, _ in headers} - {"host", "content-length"}:
-            del asked.headers[name]  # what httpx adds of its own
-        response = await self._client.send(asked, stream=True)
+    async def _canary(self, url: str, request: Asked) -> Answer | None:
+        """The canary's answer; None when it gives none. Scoring changes nothing: stable may be asked as well."""
         try:
-            content = b"".join([chunk async for chunk in response.aiter_raw()])
-        finally:
-            await response.aclose()
-        kept = [(name, value) for name, value in response.headers.items() if name not in _HOP]
-        return Answer(response.status_code, kept, content)
+            answer = await upstream.ask(self._client, url, request)
+        except FAILURES as error:
+            self._fallbacks += 1
+            if not self._canary_fails:
+                log.warning("the canary cannot be reached: stable answers", url=url, error=_said(error))
+            self._canary_fails = True
+            return None
+        if self._canary_fails:
+            log.info("the canary answers again", url=url)
+        self._canary_fails = False
+        return answer
+
+    async def _stable(self, request: Asked) -> Answer:
+        url = self._split.traffic.stable
+        try:
+            try:
+                return await upstream.ask(self._client, url, request)
+            except aiohttp.ClientConnectionError as error:
+                if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)):
+                    raise
+                # A kept connection, which the server closed at that moment.
+                return await upstream.ask(self._client, url, request)
+        except FAILURES as error:
+            self._counts[Target.STABLE, 503] += 1
+            where = f"the model at {url} cannot be reached ({_said(error)})"
+            raise _unavailable(f"{where}: see that the predictor there runs, then try again") from error
 
 
 class _Metrics(Collector):
@@ -205,22 +272,36 @@ class _Metrics(Collector):
         yield GaugeMetricFamily("fraud_gateway_canary_percent", "Share of the canary.", value=percent)
 
 
-def _first(request: Request) -> Mapping[str, str]:
-    """The headers by lower-case name; of several the first, as Go's Header.Get."""
-    found: dict[str, Any] = {}
-    for name, value in request.headers.items():
-        found.setdefault(name, value)
-    return found
+def _asked(scope: Scope, body: bytes) -> Asked:
+    try:
+        return upstream.asked(scope, body)
+    except ValueError as error:
+        raise _RefusedError(400, str(error)) from None
 
 
-def _response(answer: Answer) -> Response:
-    response = Response(answer.body, answer.status)
-    length = [(name, value) for name, value in response.raw_headers if name == b"content-length"]
-    kept = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in answer.headers if n != "content-length"]
-    response.raw_headers = [*kept, *length]
-    return response
+def _unavailable(error: str) -> _RefusedError:
+    return _RefusedError(503, error, (b"retry-after", b"1"))
 
 
-def _refusal(status: int, error: str) -> Response:
-    headers = {"connection": "close"} if status in (408, 413) else {"retry-after": "1"} if status == 503 else None
-    return JSONResponse({"error": error}, status, headers=headers)
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _problem(error: ValidationError) -> str:
+    """What is wrong with a traffic, in one line."""
+    first = error.errors(include_url=False)[0]
+    said = first.get("ctx", {}).get("error", first["msg"])
+    return f"{'.'.join(map(str, first['loc'])) or 'traffic'}: {said}"
+
+
+def _json(status: int, document: dict[str, Any], *headers: Field) -> Answer:
+    return _own(status, json.dumps(document).encode(), (b"content-type", b"application/json"), *headers)
+
+
+def _own(status: int, body: bytes, *headers: Field) -> Answer:
+    return Answer(status, [*headers, (b"content-length", b"%d" % len(body))], body)
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})

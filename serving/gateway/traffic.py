@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+_ORIGIN: Final = re.compile(r"http://(?:[\w.-]+|\[[\da-f:.]+\])(?::(\d{1,5}))?/?", re.ASCII | re.IGNORECASE)
 
 
 class Target(StrEnum):
@@ -16,13 +19,28 @@ class Target(StrEnum):
     CANARY = "canary"
 
 
+def origin(url: str) -> str:
+    """The URL of a server without a path.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    found = _ORIGIN.fullmatch(url)
+    if found is None or int(found[1] or 80) > 65_535:
+        raise ValueError("must be like http://127.0.0.1:8081")
+    return url.rstrip("/")
+
+
+Origin = Annotated[str, AfterValidator(origin)]
+
+
 class Traffic(BaseModel):
     """Where the servers are, and how many percent of the requests the canary gets."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    stable: Annotated[str, Field(pattern=r"^http://\S+$")]
-    canary: Annotated[str, Field(pattern=r"^http://\S+$")] | None = None
+    stable: Origin
+    canary: Origin | None = None
     percent: Annotated[float, Field(ge=0, le=100)] = 0.0
 
     @model_validator(mode="after")
