@@ -1,4 +1,4 @@
-"""Outcomes of transactions, as they are reported: read from JSON or CSV, each by itself."""
+"""Outcomes of transactions: reported ones, read from JSON or CSV each by itself, and when one has matured."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -19,6 +20,8 @@ MAX_LABELS: Final = 100_000
 MAX_ID: Final = 300
 MAX_TEXT: Final = 200
 FIELDS: Final = ("id", "label", "source", "by", "at")
+SILENCE: Final = "silence"
+"""The source of an outcome that nobody reported."""
 _LABELS: Final = {"0": 0, "1": 1, "false": 0, "true": 1, "legitimate": 0, "fraud": 1}
 _LATEST: Final = 253_402_300_799.0
 
@@ -32,14 +35,14 @@ class Label:
         label: 1 for a fraud.
         source: Where it is known from: `review`, `chargeback`, …
         by: Who says so.
-        at: When it was found out [s, UTC].
+        at: When it was found out [s, UTC]; None where that is not said.
     """
 
     id: str
     label: int
     source: str
     by: str
-    at: float
+    at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,51 @@ class Mistake:
     problem: str
 
 
-def read_json(body: bytes, now: float) -> Iterator[Label | Mistake]:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a transaction.
+
+    Attributes:
+        label: 1 for a fraud.
+        source: Where it is known from.
+        at: Since when it is [s, UTC].
+    """
+
+    label: int
+    source: str
+    at: float
+
+
+class TooManyLabels(InvalidInput):
+    """More labels than one request may have."""
+
+
+def mature(time: float, reported: Outcome | None, as_of: float, silence: float) -> Outcome | None:
+    """The outcome that a transaction has at `as_of`; None while it has not matured.
+
+    Args:
+        time: Of the transaction [s, UTC].
+        reported: The label that counts, if there is one.
+        as_of: The moment [s, UTC]; what was found out later is not known yet.
+        silence: How long nothing must have been reported for the transaction to be legitimate [s].
+    """
+    if reported and reported.at <= as_of:
+        return reported
+    if is_silent(time, as_of, silence):
+        return Outcome(0, SILENCE, time + silence)
+    return None
+
+
+def is_silent(time: float, as_of: float, silence: float) -> bool:
+    """Whether so long has passed since `time` that hearing nothing is an outcome."""
+    return time <= as_of - silence
+
+
+def read_json(body: bytes) -> Iterator[Label | Mistake]:
     """The labels of a JSON object, of a list of them, or of the list in a member `labels`.
 
     Raises:
-        InvalidInput: The body is not that, or has too many.
+        InvalidInput: The body is not that; TooManyLabels where it has too many.
     """
     try:
         document = orjson.loads(body)
@@ -67,14 +110,14 @@ def read_json(body: bytes, now: float) -> Iterator[Label | Mistake]:
     if not isinstance(rows, list):
         raise InvalidInput("the body must be an object with id and label, or a list of such objects")
     _bounded(len(rows))
-    return (_label(row, number, now) for number, row in enumerate(rows))
+    return (_label(row, number) for number, row in enumerate(rows))
 
 
-def read_csv(body: bytes, now: float) -> Iterator[Label | Mistake]:
+def read_csv(body: bytes) -> Iterator[Label | Mistake]:
     """The labels of a CSV with a header; rows are numbered from 0, without the header.
 
     Raises:
-        InvalidInput: The body is not that, or has too many.
+        InvalidInput: The body is not that; TooManyLabels where it has too many.
     """
     try:
         reader = csv.DictReader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
@@ -82,19 +125,25 @@ def read_csv(body: bytes, now: float) -> Iterator[Label | Mistake]:
         reader.fieldnames = names
         if not {"id", "label"} <= set(names):
             raise InvalidInput("the CSV must have a header with id and label")
-        rows = list(reader)
+        rows = list(islice(reader, MAX_LABELS + 1))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"the body is not CSV: {error}") from error
     _bounded(len(rows))
-    return (_label({name: text for name, text in row.items() if text}, n, now) for n, row in enumerate(rows))
+    return (_csv_label(row, number) for number, row in enumerate(rows))
 
 
 def _bounded(count: int) -> None:
     if count > MAX_LABELS:
-        raise InvalidInput(f"{count:,} labels are more than the {MAX_LABELS:,} that one request may have")
+        raise TooManyLabels(f"one request has at most {MAX_LABELS:,} labels; send them in several")
 
 
-def _label(row: Any, number: int, now: float) -> Label | Mistake:
+def _csv_label(row: dict[str | None, Any], number: int) -> Label | Mistake:
+    if None in row:
+        return Mistake(number, "", "has more values than the header has names")
+    return _label({name: text for name, text in row.items() if text}, number)
+
+
+def _label(row: Any, number: int) -> Label | Mistake:
     if not isinstance(row, Mapping):
         return Mistake(number, "", "must be an object with id and label")
     unknown = sorted(str(name) for name in set(row) - set(FIELDS))
@@ -110,8 +159,8 @@ def _label(row: Any, number: int, now: float) -> Label | Mistake:
     for name, text in (("source", source), ("by", by)):
         if not _text(text, MAX_TEXT):
             return Mistake(number, name, f"must be a text of 1 to {MAX_TEXT} printable characters")
-    at = _time(row.get("at", now))
-    if at is None:
+    at = _time(row["at"]) if "at" in row else None
+    if at is None and "at" in row:
         return Mistake(number, "at", "must be a time: RFC 3339 with an offset, or seconds UTC")
     return Label(row["id"], int(value), source, by, at)
 

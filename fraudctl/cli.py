@@ -95,7 +95,13 @@ def up(
 
 @app.command()
 def labels(
-    file: Annotated[Path, typer.Argument(help="CSV with id and label; also source, by and at.", dir_okay=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV, JSON or JSON lines (also .gz), or Parquet, with id and label; also source, by and at.",
+            dir_okay=False,
+        ),
+    ],
     url: Annotated[str | None, typer.Option(help="The detector's address; from the settings if left out.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

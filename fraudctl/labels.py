@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final
 
 import httpx
+import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from rich.markup import escape
@@ -23,10 +24,13 @@ BATCH: Final = 10_000
 TRIES: Final = 6
 FIELDS: Final = ("id", "label", "source", "by", "at")
 SHOWN: Final = 10
+_TEMPORARY: Final = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
+Numbered = tuple[int, Any]
+"""A label as the file has it, and its line."""
 
 
 class LabelProblem(BaseModel):
-    """A line that could not be used: its number in the file, the header being line 1."""
+    """A label that could not be used: its line in the file, or its number from 1 in JSON and Parquet."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,20 +52,21 @@ class LabelsRecord(BaseModel):
 
 
 def report(path: Path, url: str, console: Console) -> LabelsRecord:
-    """Send the labels of a CSV, or of a CSV.gz.
+    """Send the labels of a CSV, JSON or JSON lines, each as it is or as `.gz`, or of a Parquet file.
 
     Raises:
         InvalidInput: The file is not that.
         PermanentError: The detector does not take them, though it was asked several times.
     """
-    total, line = LabelsRecord(), 2
+    total = LabelsRecord()
     with Progress(console=console, transient=True) as progress, httpx.Client(timeout=60) as client:
         task = progress.add_task("labels", total=None)
         rows = _rows(path)
         while batch := list(islice(rows, BATCH)):
-            answer = _send(client, f"{url}/v1/labels", batch)
+            answer = _send(client, f"{url.rstrip('/')}/v1/labels", [row for _, row in batch])
             problems = tuple(
-                LabelProblem(line=line + one.row, field=one.field, problem=one.problem) for one in answer.mistakes
+                LabelProblem(line=batch[one.row][0], field=one.field, problem=one.problem)
+                for one in answer.mistakes
             )
             total = LabelsRecord(
                 accepted=total.accepted + answer.accepted,
@@ -70,7 +75,6 @@ def report(path: Path, url: str, console: Console) -> LabelsRecord:
                 rejected=total.rejected + answer.rejected,
                 problems=(*total.problems, *problems)[:100],
             )
-            line += len(batch)
             progress.update(task, advance=len(batch))
     return total
 
@@ -86,17 +90,62 @@ def show_report(record: LabelsRecord, console: Console) -> None:
         console.print(f"line {problem.line}, {escape(problem.field)}: {escape(problem.problem)}", highlight=False)
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def _rows(path: Path) -> Iterator[Numbered]:
+    read = _readers().get(path.name.removesuffix(".gz").rpartition(".")[2].lower(), _from_csv)
     try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-        if not {"id", "label"} <= set(reader.fieldnames):
-            raise InvalidInput(f"{path} must have a header with id and label; other columns may be source, by, at")
-        yield from ({name: row[name] for name in FIELDS if row.get(name)} for row in reader)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(f"{path} cannot be read as CSV: {error}") from error
+        if read is _from_parquet:
+            yield from _from_parquet(path)
+            return
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield from read(file)
+    except (OSError, EOFError, zlib.error, csv.Error, ValueError, InvalidInput) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
+
+
+def _readers() -> dict[str, Callable[[Any], Iterator[Numbered]]]:
+    lines = dict.fromkeys(("jsonl", "ndjson"), _from_json_lines)
+    return {"json": _from_json, "parquet": _from_parquet, **lines}
+
+
+def _from_csv(file: IO[bytes]) -> Iterator[Numbered]:
+    reader = csv.DictReader((line.decode("utf-8-sig") for line in file), strict=True)
+    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+    _check(reader.fieldnames)
+    for row in reader:
+        yield reader.line_num, {name: row[name] for name in FIELDS if row.get(name)}
+
+
+def _from_json(file: IO[bytes]) -> Iterator[Numbered]:
+    document = orjson.loads(file.read())
+    rows = document.get("labels", document) if isinstance(document, dict) else document
+    return ((number, _taken(row)) for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1))
+
+
+def _from_json_lines(file: IO[bytes]) -> Iterator[Numbered]:
+    return ((number, _taken(orjson.loads(line))) for number, line in enumerate(file, 1) if line.strip())
+
+
+def _from_parquet(path: Path) -> Iterator[Numbered]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        names = [name for name in FIELDS if name in file.schema_arrow.names]
+        _check(names)
+        number = 0
+        for batch in file.iter_batches(BATCH, columns=names):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, _taken(row)
+
+
+def _check(names: Sequence[str]) -> None:
+    if not {"id", "label"} <= set(names):
+        raise InvalidInput("there must be columns id and label; others may be source, by, at")
+
+
+def _taken(row: Any) -> Any:
+    """What is sent of a label; what is none is sent too, and the detector says so."""
+    return {name: row[name] for name in FIELDS if row.get(name) is not None} if isinstance(row, dict) else row
 
 
 class _Mistake(BaseModel):
@@ -113,18 +162,18 @@ class _Answer(BaseModel):
     mistakes: tuple[_Mistake, ...]
 
 
-def _send(client: httpx.Client, url: str, batch: list[dict[str, str]]) -> _Answer:
-    wait = 0.5
+def _send(client: httpx.Client, url: str, batch: list[Any]) -> _Answer:
+    wait, body = 0.5, orjson.dumps(batch, default=str)
     for left in reversed(range(TRIES)):
         try:
-            answer = client.post(url, json=batch)
+            answer = client.post(url, content=body, headers={"content-type": "application/json"})
         except httpx.HTTPError as error:
-            said = str(error)
+            said = str(error) or type(error).__name__
         else:
             if answer.status_code in (httpx.codes.OK, httpx.codes.BAD_REQUEST):
                 return _read(answer, url)
             said = f"{answer.status_code}: {answer.text[:200]}"
-            if not answer.is_server_error:
+            if not answer.is_server_error and answer.status_code not in _TEMPORARY:
                 raise PermanentError(f"{url} answered {said}")
         if left:
             time.sleep(wait)

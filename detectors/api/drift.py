@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from detectors.api.query import answer, limit, only, seconds
+from detectors.api.query import answer, limit, only, printable, seconds
 from detectors.histograms import Histograms
 from detectors.records import DriftRecord, HistogramRecord, Status, TraceRecord, WindowEvidence, moment
 from detectors.reference import COLUMNS, Reference
@@ -58,8 +58,9 @@ class DriftApi:
 
     def _history(self, request: Request) -> Response:
         only(request, "version", "since", "until", "limit")
+        version = request.query_params.get("version")
         span = Span(
-            request.query_params.get("version"),
+            None if version is None else printable("version", version),
             seconds(request, "since"),
             seconds(request, "until"),
             limit(request, 100, 1_000),
@@ -68,9 +69,10 @@ class DriftApi:
 
     def _window(self, request: Request) -> Response:
         only(request)
-        kept = self.store.window(request.path_params["id"])
+        name = printable("id", request.path_params["id"])
+        kept = self.store.window(name)
         if kept is None:
-            raise HTTPException(404, f"there is no window {request.path_params['id']}")
+            raise HTTPException(404, f"there is no window {name}")
         watched = histograms_of(self.bundles, kept.window.version)
         histograms = _beside(kept, *watched) if watched else ()
         threshold = self.rules.alert_rate.threshold

@@ -19,7 +19,7 @@ _RECORDS: Final = (DriftRecord, HistoryRecord, WindowEvidence)
 _TIME: Final = {"oneOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]}
 _TEXT: Final = {"type": "string"}
 _COUNT: Final = {"type": "integer", "minimum": 1, "maximum": 1000}
-_ALERT: Final = {"type": "string", "enum": ["any", "review", "block"]}
+_ALERT: Final = {"type": "string", "enum": ["any", "normal", "review", "block"]}
 _ERROR: Final = {"type": "object", "properties": {"error": _TEXT}, "required": ["error"]}
 _LABEL: Final = {
     "type": "object",
@@ -128,7 +128,9 @@ def _event() -> dict[str, Any]:
 def _labels() -> dict[str, Any]:
     label = {"$ref": "#/components/schemas/Label"}
     several = {"type": "array", "items": label}
-    content = {"application/json": {"schema": {"anyOf": [label, several]}}, "text/csv": {"schema": _TEXT}}
+    named = {"type": "object", "properties": {"labels": several}, "required": ["labels"]}
+    body = {"anyOf": [label, several, named]}
+    content = {"application/json": {"schema": body}, "text/csv": {"schema": _TEXT}}
     return {
         "summary": "Outcomes of transactions: late, repeated or corrected.",
         "requestBody": {"required": True, "content": content},
@@ -137,6 +139,7 @@ def _labels() -> dict[str, Any]:
                 "description": "What became of them.",
                 "content": {"application/json": {"schema": {"type": "object"}}},
             },
+            "413": {"description": "Too many labels, or too many bytes; send them in several requests."},
             **_errors(),
         },
     }

@@ -35,6 +35,13 @@ def seconds(request: Request, name: str) -> float | None:
     return value
 
 
+def printable(name: str, text: str) -> str:
+    """A text that a database can hold: PostgreSQL takes no NUL."""
+    if not text.isprintable():
+        raise InvalidInput(f"{name}: {text!r} is not printable")
+    return text
+
+
 def limit(request: Request, usual: int, most: int) -> int:
     """How many are wanted."""
     text = request.query_params.get("limit")

@@ -8,9 +8,10 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +22,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from detectors.api.query import document, limit, only, seconds
-from detectors.labels import Label, Mistake, read_csv, read_json
+from detectors.api.query import document, limit, only, printable, seconds
+from detectors.labels import Label, Mistake, TooManyLabels, read_csv, read_json
 from detectors.store.labels import LabelStore
 from detectors.store.transactions import Block, Place, Transaction, TransactionStore, Wanted
 from fraudkit.bundle import load
@@ -38,7 +39,8 @@ MAX_MISTAKES: Final = 100
 """Mistakes that are told of one request; all are counted."""
 SCORE_EDGES: Final = tuple(float(edge) for edge in np.linspace(-15.0, 10.0, 51))
 """Edges of the score histogram, in log odds; what is beyond is in the first and last bin."""
-_ALERTS: Final = {"any": 1, "review": 1, "block": 2}
+_ALERTS: Final = {name: frozenset({level}) for level, name in enumerate(ALERTS)} | {"any": frozenset({1, 2})}
+"""What `alert` may be: one of the alerts, or `any`, which is review or block."""
 _VERSION: Final = re.compile(r"[0-9a-f]{12}")
 _Z: Final = 1.959963984540054
 
@@ -71,20 +73,21 @@ class TransactionsApi:
 
     def _transactions(self, request: Request) -> Response:
         only(request, "version", "since", "until", "alert", "cursor", "limit")
-        alert = request.query_params.get("alert")
-        if alert is not None and alert not in _ALERTS:
-            raise InvalidInput(f"alert: {alert!r} must be one of {', '.join(_ALERTS)}")
         wanted = Wanted(
-            version=request.query_params.get("version"),
+            version=_version(request),
             since=seconds(request, "since"),
             until=seconds(request, "until"),
-            least_alert=_ALERTS[alert] if alert else 0,
         )
-        return self._listed(wanted, request)
+        alert = request.query_params.get("alert")
+        if alert is None:
+            return self._listed(wanted, request)
+        if alert not in _ALERTS:
+            raise InvalidInput(f"alert: {alert!r} must be one of {', '.join(_ALERTS)}")
+        return self._listed(replace(wanted, alerts=_ALERTS[alert]), request)
 
     def _review(self, request: Request) -> Response:
         only(request, "cursor", "limit")
-        return self._listed(Wanted(unlabelled=True, sampled=True), request)
+        return self._listed(Wanted(to_review=True), request)
 
     def _listed(self, wanted: Wanted, request: Request) -> Response:
         found, place = self.store.newest(wanted, _place(request), limit(request, 100, 1_000))
@@ -103,8 +106,8 @@ class TransactionsApi:
             "inputs": dict(zip(INPUTS, one.inputs.tolist(), strict=True)),
             "probability": one.probability,
             "alert": ALERTS[one.alert],
-            "label": one.label,
-            "label_source": one.source,
+            "label": one.reported and one.reported.label,
+            "label_source": one.reported and one.reported.source,
             "reasons": reasons
             and [
                 {
@@ -135,11 +138,13 @@ class TransactionsApi:
         return await run_in_threadpool(self._keep, bytes(body), kind == "text/csv")
 
     def _keep(self, body: bytes, is_csv: bool) -> Response:
-        now = self.clock()
-        read = list(read_csv(body, now) if is_csv else read_json(body, now))
+        try:
+            read = list(read_csv(body) if is_csv else read_json(body))
+        except TooManyLabels as error:
+            return document({"error": str(error)}, 413)
         labels = [one for one in read if isinstance(one, Label)]
         mistakes = [one for one in read if isinstance(one, Mistake)]
-        added = self.labels.add(labels, now)
+        added = self.labels.add(labels, self.clock())
         told = [{"row": one.row, "field": one.field, "problem": one.problem} for one in mistakes[:MAX_MISTAKES]]
         counts = {"accepted": added.accepted, "repeated": added.repeated, "unknown": added.unknown}
         answer = counts | {"rejected": len(mistakes), "mistakes": told}
@@ -154,14 +159,16 @@ class TransactionsApi:
         since, as_of = seconds(request, "since"), seconds(request, "as_of")
         blocks = self.store.matured(0.0 if since is None else since, self.clock() if as_of is None else as_of)
         head = {"content-disposition": 'attachment; filename="labelled.parquet"'}
-        return StreamingResponse(_parquet(blocks), media_type="application/vnd.apache.parquet", headers=head)
+        parts = _parquet(blocks)
+        begun = chain([next(parts)], parts)  # a database that is away is said before the answer has begun
+        return StreamingResponse(begun, media_type="application/vnd.apache.parquet", headers=head)
 
     def _evidence(self, request: Request) -> Response:
         only(request, "since", "until")
-        version = request.path_params["version"]
+        version = printable("version", request.path_params["version"])
         since, until = seconds(request, "since"), seconds(request, "until")
         evidence = self.store.evidence(version, since, until, np.array(SCORE_EDGES))
-        facts = self.labels.facts(version, since or 0.0, self.clock() if until is None else until)
+        facts = self.labels.facts(version, since or 0.0, self.clock(), until)
         rows, alerts = int(evidence.alerts.sum()), evidence.alerts.tolist()
         return document(
             {
@@ -211,9 +218,14 @@ def _share(count: int, of: int) -> dict[str, float] | None:
     spread = _Z * float(np.sqrt(share * (1 - share) / of + square / (4 * of * of)))
     return {
         "value": share,
-        "low": max((centre - spread) / scale, 0.0),
-        "high": min((centre + spread) / scale, 1.0),
+        "low": (centre - spread) / scale if count else 0.0,
+        "high": (centre + spread) / scale if count < of else 1.0,
     }
+
+
+def _version(request: Request) -> str | None:
+    text = request.query_params.get("version")
+    return None if text is None else printable("version", text)
 
 
 def _place(request: Request) -> Place | None:
@@ -222,9 +234,12 @@ def _place(request: Request) -> Place | None:
         return None
     try:
         moment, name, row = orjson.loads(base64.urlsafe_b64decode(text))
-        return Place(float(moment), str(name), int(row))
-    except (ValueError, TypeError) as error:
+        place = Place(float(moment), str(name), int(row))
+    except (ValueError, TypeError, OverflowError) as error:
         raise InvalidInput("cursor: is not one that this list gave") from error
+    if not place.id.isprintable():
+        raise InvalidInput("cursor: is not one that this list gave")
+    return place
 
 
 class _Pipe(io.RawIOBase):

@@ -7,15 +7,30 @@ is not known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Integer, LargeBinary, Subquery, cast, exists, func, select
+import orjson
+from sqlalchemy import (
+    Connection,
+    FromClause,
+    Integer,
+    LargeBinary,
+    ScalarSelect,
+    Subquery,
+    case,
+    cast,
+    exists,
+    func,
+    or_,
+    select,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from detectors.channels.labels import LabelFacts
-from detectors.labels import Label
+from detectors.labels import Label, Outcome
 from detectors.store.database import Database
 from detectors.store.log import ALL_ROWS
 from detectors.store.tables import ANSWERS, LABELS, REQUESTS, ROW_IDS
@@ -32,6 +47,19 @@ class Added:
     unknown: int
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of some transactions.
+
+    Attributes:
+        reported: The labels that count, by id.
+        doubtful: Ids that stand in several places; none of them is in `reported`.
+    """
+
+    reported: dict[str, Outcome]
+    doubtful: set[str]
+
+
 class LabelStore:
     """Stores labels, and counts with them."""
 
@@ -39,32 +67,44 @@ class LabelStore:
         self._database = database
 
     def add(self, labels: Sequence[Label], now: float) -> Added:
-        """Store labels in one transaction; an unknown one waits for its transaction."""
+        """Store labels in one transaction; an unknown one waits for its transaction.
+
+        One that does not say when it was found out was now, unless it repeats the label that counts.
+        """
         if not labels:
             return Added(0, 0, 0)
         statement = self._database.insert(LABELS).on_conflict_do_nothing()
         rows = [_row(label, now) for label in labels]
         with self._database.write() as connection:
+            fresh = _fresh(connection, labels, rows)
             options = {"preserve_rowcount": True}
-            new = connection.execute(statement, rows, execution_options=options).rowcount
+            new = connection.execute(statement, fresh, execution_options=options).rowcount if fresh else 0
             known = self._known(connection, rows)
         unknown = sum(row["row_id"] not in known for row in rows)
         return Added(new, len(rows) - new, unknown)
 
-    def facts(self, version: str, since: float, as_of: float) -> LabelFacts:
-        """Counts of the transactions from `since` on that `version` answered, and were reported by `as_of`."""
-        latest = _latest(as_of)
-        level = func.substr(ANSWERS.c.alerts, cast(latest.c.row + 1, Integer), 1, type_=LargeBinary)
-        wanted = (
-            select(latest.c.label, level)
-            .join(ANSWERS, ANSWERS.c.id == latest.c.id)
-            .where(
-                ANSWERS.c.version == version, ANSWERS.c.time >= since, latest.c.row < ANSWERS.c.rows, _sure(latest)
-            )
-        )
+    def facts(self, version: str, since: float, as_of: float, until: float | None = None) -> LabelFacts:
+        """Counts of the transactions that `version` answered, as they were reported by `as_of`.
+
+        Args:
+            version: Of the model.
+            since: From this time on [s, UTC].
+            as_of: What was found out later does not count [s, UTC].
+            until: Transactions before this time [s, UTC]; all if left out.
+        """
+        last = _last(LABELS.c.at <= as_of, as_of)
+        inside = REQUESTS.c.time >= since
+        if until is not None:
+            inside &= REQUESTS.c.time < until
+        level = func.substr(ANSWERS.c.alerts, cast(last.c.row + 1, Integer), 1, type_=LargeBinary)
+        same = (ANSWERS.c.id == REQUESTS.c.id) & (ANSWERS.c.rows == REQUESTS.c.rows)
+        answered = REQUESTS.join(ANSWERS, same & (ANSWERS.c.version == version))
+        wanted = select(last.c.label, _of(last, answered, case((inside, level))))
         frauds = caught = alerts = 0
         with self._database.read() as connection:
             for label, levels in connection.execute(wanted):
+                if levels is None:
+                    continue
                 alert = levels[0] > 0
                 frauds += label
                 caught += label and alert
@@ -72,12 +112,11 @@ class LabelStore:
         return LabelFacts(frauds, caught, alerts, caught)
 
     def matured_frauds(self, since: float, as_of: float) -> int:
-        """Frauds among the transactions from `since` on that were reported by `as_of`."""
-        latest = _latest(as_of)
-        inside = (REQUESTS.c.id == latest.c.id) & (REQUESTS.c.time >= since) & (latest.c.row < REQUESTS.c.rows)
-        wanted = select(func.count()).select_from(latest).join(REQUESTS, inside)
+        """Frauds that were reported by `as_of`, among the transactions from `since` on, answered or not."""
+        last = _last((LABELS.c.at <= as_of) & (LABELS.c.label == 1), as_of)
+        asked = _of(last, REQUESTS, func.count(case((REQUESTS.c.time >= since, 1))))
+        counted = select(func.count()).select_from(last).where(asked > 0)
         with self._database.read() as connection:
-            counted = wanted.where(latest.c.label == 1, _sure(latest))
             return int(connection.execute(counted).scalar_one())
 
     def _known(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> set[str]:
@@ -96,34 +135,26 @@ class LabelStore:
         return known
 
 
-def latest_labels(
-    connection: Connection, row_ids: Sequence[str], as_of: float
-) -> dict[str, tuple[int, str, float]]:
-    """Label, source and time of those transactions of which something was reported by `as_of`."""
-    found: dict[str, tuple[int, str, float]] = {}
-    for start in range(0, len(row_ids), _LOOKED_UP):
-        part = row_ids[start : start + _LOOKED_UP]
+def known_of(connection: Connection, row_ids: Sequence[str], as_of: float) -> Known:
+    """What was reported of transactions by `as_of`."""
+    doubtful = _doubtful(connection, row_ids)
+    reported: dict[str, Outcome] = {}
+    for part in _parts(row_ids):
         wanted = (
             select(LABELS.c.row_id, LABELS.c.label, LABELS.c.source, LABELS.c.at)
             .where(LABELS.c.row_id.in_(part), LABELS.c.at <= as_of)
             .order_by(LABELS.c.at, LABELS.c.seq)  # the one that counts comes last
         )
-        found |= {row_id: (label, source, at) for row_id, label, source, at in connection.execute(wanted)}
-        doubtful = _several(connection, [*part, *{place_of(row_id)[0] for row_id in part}])
-        for row_id in part:
-            if row_id in doubtful or place_of(row_id)[0] in doubtful:
-                found.pop(row_id, None)
-    return found
+        for row_id, label, source, at in connection.execute(wanted):
+            if row_id not in doubtful:
+                reported[row_id] = Outcome(label, source, at)
+    return Known(reported, doubtful)
 
 
-def _several(connection: Connection, names: Sequence[str]) -> set[str]:
-    """Which of the ids, or of what ids begin with, stand in several places."""
-    doubtful: set[str] = set()
-    for start in range(0, len(names), _LOOKED_UP):
-        part = ROW_IDS.c.row_id.in_(names[start : start + _LOOKED_UP])
-        wanted = select(ROW_IDS.c.row_id).where(part).group_by(ROW_IDS.c.row_id).having(func.count() > 1)
-        doubtful.update(connection.execute(wanted).scalars())
-    return doubtful
+def came_once(requests: FromClause) -> ColumnElement[bool]:
+    """Whether the id of a row of `requests` came with one content alone."""
+    same = REQUESTS.alias()
+    return select(func.count()).where(same.c.id == requests.c.id).scalar_subquery() == 1
 
 
 def place_of(row_id: str) -> tuple[str, int]:
@@ -131,6 +162,28 @@ def place_of(row_id: str) -> tuple[str, int]:
     request, _, row = row_id.rpartition("-")
     plain = row.isascii() and row.isdigit() and len(row) <= 9 and (row == "0" or row[0] != "0")
     return (request, int(row)) if plain else (row_id, -1)
+
+
+def _parts(names: Iterable[str]) -> Iterator[list[str]]:
+    several = list(names)
+    return (several[start : start + _LOOKED_UP] for start in range(0, len(several), _LOOKED_UP))
+
+
+def _fresh(connection: Connection, labels: Sequence[Label], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without those that say nothing new: of no time of their own, and the same as what counts."""
+    counts: dict[str, tuple[int, str, str]] = {}
+    for part in _parts({label.id for label in labels if label.at is None}):
+        wanted = select(LABELS.c.row_id, LABELS.c.label, LABELS.c.source, LABELS.c.by)
+        ordered = wanted.where(LABELS.c.row_id.in_(part)).order_by(LABELS.c.at, LABELS.c.seq)
+        counts |= {row_id: (label, source, by) for row_id, label, source, by in connection.execute(ordered)}
+    fresh = []
+    for label, row in zip(labels, rows, strict=True):
+        said = (label.label, label.source, label.by)
+        if label.at is None and counts.get(label.id) == said:
+            continue
+        counts[label.id] = said
+        fresh.append(row)
+    return fresh
 
 
 def _row(label: Label, now: float) -> dict[str, Any]:
@@ -142,53 +195,100 @@ def _row(label: Label, now: float) -> dict[str, Any]:
         "label": label.label,
         "source": label.source,
         "by": label.by,
-        "at": label.at,
+        "at": now if label.at is None else label.at,
         "received": now,
     }
 
 
-def _latest(as_of: float) -> Subquery:
-    """The label of each transaction that counts, and where the transaction is: `id` and `row`."""
-    order = (LABELS.c.at.desc(), LABELS.c.seq.desc())
-    ranked = (
-        select(LABELS, func.row_number().over(partition_by=LABELS.c.row_id, order_by=order).label("rank"))
-        .where(LABELS.c.at <= as_of)
-        .subquery()
+# An id is that of a row of `row_ids`, or begins like one, or is `<request id>-<row>` of an answer that says so.
+# What stands in several of these places is in doubt.
+
+
+def _doubtful(connection: Connection, names: Sequence[str]) -> set[str]:
+    """Which of the ids of answered rows stand in several places."""
+    own, begun = Counter[str](), Counter[str]()
+    for part in _parts({*names, *(place_of(name)[0] for name in names)}):
+        wanted = select(ROW_IDS.c.row_id, ROW_IDS.c.row).where(ROW_IDS.c.row_id.in_(part))
+        for name, row in connection.execute(wanted):
+            (begun if row == ALL_ROWS else own)[name] += 1
+    places: dict[str, int] = {}
+    for name in names:
+        request, row = place_of(name)
+        places[name] = own[name] + (begun[request] if row >= 0 else 0)
+    plain = _plain(connection, [name for name, count in places.items() if count == 1])
+    return {name for name, count in places.items() if count + (name in plain) > 1}
+
+
+def _plain(connection: Connection, names: Sequence[str]) -> set[str]:
+    """Which of the ids are `<request id>-<row>` of an answered row."""
+    plain: set[str] = set()
+    for part in _parts(names):
+        placed = {name: place_of(name) for name in part}
+        requests = {request for request, row in placed.values() if row >= 0}
+        answers: dict[str, list[Any]] = {}
+        wanted = select(ANSWERS.c.id, ANSWERS.c.rows, ANSWERS.c.row_ids).where(ANSWERS.c.id.in_(requests))
+        for answer in connection.execute(wanted):
+            answers.setdefault(answer.id, []).append(answer)
+        for name, (request, row) in placed.items():
+            if any(0 <= row < one.rows and _says(one.row_ids, name) for one in answers.get(request, ())):
+                plain.add(name)
+    return plain
+
+
+def _says(row_ids: str | None, name: str) -> bool:
+    """Whether an answer with these `row_ids` may name a row `name`, which is `<request id>-<row>`."""
+    if row_ids is None:
+        return True
+    names = orjson.loads(row_ids)
+    return isinstance(names, list) and name in names
+
+
+def _last(which: ColumnElement[bool], as_of: float) -> Subquery:
+    """The labels that count at `as_of` of those that are wanted, each with its transaction's `id` and `row`.
+
+    Each is looked up by itself, by primary keys: a planner that knows nothing of the tables cannot go wrong.
+    """
+    other = LABELS.alias()
+    last = (
+        select(other.c.seq)
+        .where(other.c.row_id == LABELS.c.row_id, other.c.at <= as_of)
+        .order_by(other.c.at.desc(), other.c.seq.desc())
+        .limit(1)
+        .scalar_subquery()
     )
-    own, begun = _places(ROW_IDS.c.row >= 0), _places(ROW_IDS.c.row == ALL_ROWS)
-    row = func.coalesce(own.c.row, ranked.c.row)
+    own = (ROW_IDS.c.row_id == LABELS.c.row_id) & (ROW_IDS.c.row >= 0)
+    begun = (ROW_IDS.c.row_id == LABELS.c.id) & (ROW_IDS.c.row == ALL_ROWS) & (LABELS.c.row >= 0)
+    quoted = '"' + LABELS.c.row_id + '"'
+    listed = func.replace(ANSWERS.c.row_ids, quoted, "") != ANSWERS.c.row_ids
+    plain = exists().where(
+        ANSWERS.c.id == LABELS.c.id,
+        LABELS.c.row >= 0,
+        ANSWERS.c.rows > LABELS.c.row,
+        or_(ANSWERS.c.row_ids.is_(None), listed),
+    )
+    places = _of_row_ids(func.count(), own) + _of_row_ids(func.count(), begun) + case((plain, 1), else_=0)
+    unanswered = (LABELS.c.row >= 0) & ~exists().where(ANSWERS.c.id == LABELS.c.id)
+    identity = func.coalesce(
+        _of_row_ids(func.min(ROW_IDS.c.id), own), _of_row_ids(func.min(ROW_IDS.c.id), begun), LABELS.c.id
+    )
+    row = func.coalesce(_of_row_ids(func.min(ROW_IDS.c.row), own), LABELS.c.row)
     return (
-        select(
-            ranked.c.row_id,
-            ranked.c.label,
-            func.coalesce(own.c.id, begun.c.id, ranked.c.id).label("id"),
-            row.label("row"),
-        )
-        .select_from(
-            ranked.outerjoin(own, own.c.row_id == ranked.c.row_id).outerjoin(begun, begun.c.row_id == ranked.c.id)
-        )
-        .where(ranked.c.rank == 1, func.coalesce(own.c.places, begun.c.places, 1) == 1, row >= 0)
+        select(LABELS.c.label, identity.label("id"), row.label("row"))
+        .where(which, LABELS.c.seq == last, or_(places == 1, unanswered & (places == 0)))
         .subquery()
     )
 
 
-def _places(which: ColumnElement[bool]) -> Subquery:
-    """Where each id of `row_ids` is, and in how many places."""
-    return (
-        select(
-            ROW_IDS.c.row_id,
-            func.min(ROW_IDS.c.id).label("id"),
-            func.min(ROW_IDS.c.row).label("row"),
-            func.count().label("places"),
-        )
-        .where(which)
-        .group_by(ROW_IDS.c.row_id)
-        .subquery()
-    )
+def _of_row_ids(value: ColumnElement[Any], where: ColumnElement[bool]) -> ScalarSelect[Any]:
+    return select(value).select_from(ROW_IDS).where(where).correlate(LABELS).scalar_subquery()
 
 
-def _sure(latest: Subquery) -> ColumnElement[bool]:
-    """Whether the request's id came with one content alone."""
-    same = REQUESTS.alias()
-    several = select(same.c.id).where(same.c.id == latest.c.id).group_by(same.c.id).having(func.count() > 1)
-    return ~exists(several)
+def _of(last: Subquery, table: FromClause, value: ColumnElement[Any]) -> ScalarSelect[Any]:
+    """Of the request that a label is of; `value` has the bounds of time.
+
+    As a condition they would tempt a planner to walk through all that is younger, for each label.
+    """
+    of = select(value).select_from(table).correlate(last)
+    return of.where(
+        REQUESTS.c.id == last.c.id, REQUESTS.c.rows > last.c.row, came_once(REQUESTS)
+    ).scalar_subquery()

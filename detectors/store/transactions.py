@@ -1,12 +1,14 @@
 """Transactions: what was asked, what was answered, and what became of it.
 
 A transaction is a row of a request that a model answered. Where two versions answered, the first counts. A request
-whose id came with other rows too is left out: which of them was answered is not known.
+whose id came with other rows too is left out: which of them was answered is not known. A transaction whose id
+stands in several places is listed, but has no outcome, and is no part of the traffic that labelled rows stand for.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,10 +17,11 @@ from typing import Any, Final
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import Connection, Row, Select, select, tuple_
 
+from detectors.labels import Outcome, is_silent, mature
 from detectors.store.database import Database
-from detectors.store.labels import latest_labels
+from detectors.store.labels import came_once, known_of
 from detectors.store.log import inputs_of
 from detectors.store.tables import ANSWERS, REQUESTS
 from fraudkit.schema import FloatArray
@@ -31,6 +34,8 @@ _ROWS: Final = 20_000
 _CHUNKS: Final = 25
 """Most of them for one page of a list."""
 DAY: Final = 86_400.0
+_ALL: Final = sys.maxsize
+"""As a place's row: after all rows of its request."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,9 +49,8 @@ class Transaction:
         inputs: Its inputs [30].
         probability: Of fraud.
         alert: Index into `ALERTS`.
-        label: 1 for a fraud, 0 for none; None while nothing was reported.
-        source: Where the label is known from.
-        labelled_at: When it was found out [s, UTC].
+        reported: The label that counts; None while there is none.
+        doubtful: Its id stands in several places: it never has one.
     """
 
     id: str
@@ -55,9 +59,8 @@ class Transaction:
     inputs: FloatArray
     probability: float
     alert: int
-    label: int | None
-    source: str | None
-    labelled_at: float | None
+    reported: Outcome | None
+    doubtful: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +71,15 @@ class Wanted:
         version: Of one model.
         since: From this time on [s, UTC].
         until: Before this time [s, UTC].
-        least_alert: With at least this alert.
-        unlabelled: Of which nothing was reported.
-        sampled: That are in the review sample.
+        alerts: With one of these alerts.
+        to_review: That are in the review sample, and of which nothing was reported.
     """
 
     version: str | None = None
     since: float | None = None
     until: float | None = None
-    least_alert: int = 0
-    unlabelled: bool = False
-    sampled: bool = False
+    alerts: frozenset[int] = frozenset({0, 1, 2})
+    to_review: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ class TransactionStore:
         self._database = database
         self._settings = settings
         self._key = settings.seed.to_bytes(8, "little")
+        self._silence = DAY * settings.silence_days
 
     def newest(self, wanted: Wanted, after: Place | None, limit: int) -> tuple[list[Transaction], Place | None]:
         """At most `limit` transactions, the newest first, and where the list goes on if it does.
@@ -145,20 +147,18 @@ class TransactionStore:
         Where few are wanted, there may be fewer than `limit`, or none, and still more to come.
         """
         found: list[Transaction] = []
-        place = after
+        place, most = after, limit
         with self._database.read() as connection:
             for _ in range(_CHUNKS):
-                rows, more = _page(connection, _joined(wanted, place))
-                for here, transaction in self._opened(connection, rows, math.inf):
-                    seen = place and (here.time, here.id) == (place.time, place.id) and here.row <= place.row
-                    if seen or not self._fits(transaction, wanted):
-                        continue
-                    found.append(transaction)
+                page = _page(connection, _newest(wanted, place), wanted, most)
+                for here, transaction in self._opened(connection, page.rows, math.inf):
+                    if not _is_before(after, here) and self._fits(transaction, wanted):
+                        found.append(transaction)
                     if len(found) == limit:
                         return found, here
-                if not more:
+                if page.last is None:
                     return found, None
-                place = Place(rows[-1].time, rows[-1].id, rows[-1].rows)
+                place, most = Place(*page.last, _ALL), _CHUNK
         return found, place
 
     def matured(self, since: float, as_of: float) -> Iterator[Block]:
@@ -166,13 +166,13 @@ class TransactionStore:
 
         All blocks are of one state of the database.
         """
-        silent = as_of - DAY * self._settings.silence_days
         with self._database.read() as connection:
-            weights = self._weights(connection, since, as_of, silent)
+            weights = self._weights(connection, since, as_of)
             for transactions in self._by_time(connection, since, as_of):
-                known = [one for one in transactions if one.label is not None or one.time < silent]
+                outcomes = ((one, mature(one.time, one.reported, as_of, self._silence)) for one in transactions)
+                known = [(one, outcome) for one, outcome in outcomes if outcome]
                 if known:
-                    yield self._block(known, silent, weights)
+                    yield self._block(known, as_of, weights)
 
     def evidence(self, version: str, since: float | None, until: float | None, edges: FloatArray) -> Evidence:
         """What `version` answered; `edges` [k] of log odds."""
@@ -198,74 +198,79 @@ class TransactionStore:
         return int.from_bytes(digest, "little") / 2.0**64 < self._settings.review_share
 
     def _fits(self, transaction: Transaction, wanted: Wanted) -> bool:
-        return (
-            transaction.alert >= wanted.least_alert
-            and not (wanted.unlabelled and transaction.label is not None)
-            and not (wanted.sampled and (transaction.alert or not self.sampled(transaction.id)))
-        )
+        if transaction.alert not in wanted.alerts:
+            return False
+        if not wanted.to_review:
+            return True
+        open_ = not (transaction.alert or transaction.reported or transaction.doubtful)
+        return open_ and self.sampled(transaction.id)
 
-    def _weights(self, connection: Connection, since: float, as_of: float, silent: float) -> Weights:
+    def _weights(self, connection: Connection, since: float, as_of: float) -> Weights:
         """From the counts of the transactions whose silence does not count yet, by stratum."""
         counts = np.zeros((3, 2), dtype=np.int64)  # with an alert, sampled, others; all and labelled
-        for transactions in self._by_time(connection, max(since, silent), as_of):
+        for transactions in self._by_time(connection, max(since, as_of - self._silence), as_of):
             for one in transactions:
-                stratum = 0 if one.alert else 1 if self.sampled(one.id) else 2
-                counts[stratum] += (1, one.label is not None)
+                if not is_silent(one.time, as_of, self._silence):
+                    stratum = 0 if one.alert else 1 if self.sampled(one.id) else 2
+                    counts[stratum] += (1, one.reported is not None)
         (alerted, alerted_known), (sampled, sampled_known), (others, others_known) = counts.tolist()
         return Weights(
             alerted / alerted_known if alerted_known else 1.0,
             (sampled + others - others_known) / sampled_known if sampled_known else 1.0,
         )
 
-    def _block(self, known: Sequence[Transaction], silent: float, weights: Weights) -> Block:
-        silence = DAY * self._settings.silence_days
-
+    def _block(self, known: Sequence[tuple[Transaction, Outcome]], as_of: float, weights: Weights) -> Block:
         def weight(one: Transaction) -> float:
-            if one.time < silent:
+            if is_silent(one.time, as_of, self._silence):
                 return 1.0
             if one.alert:
                 return weights.alerted
             return weights.sampled if self.sampled(one.id) else 1.0
 
         return Block(
-            [one.id for one in known],
-            np.array([one.time for one in known]),
-            np.stack([one.inputs for one in known]),
-            np.array([one.label or 0 for one in known], dtype=np.int8),
-            [one.source or "silence" for one in known],
-            np.array([one.time + silence if one.labelled_at is None else one.labelled_at for one in known]),
-            np.array([weight(one) for one in known]),
+            [one.id for one, _ in known],
+            np.array([one.time for one, _ in known]),
+            np.stack([one.inputs for one, _ in known]),
+            np.array([outcome.label for _, outcome in known], dtype=np.int8),
+            [outcome.source for _, outcome in known],
+            np.array([outcome.at for _, outcome in known]),
+            np.array([weight(one) for one, _ in known]),
         )
 
     def _by_time(self, connection: Connection, since: float, as_of: float) -> Iterator[list[Transaction]]:
-        after: tuple[float, str] | None = None
+        """Those that may have an outcome, by time and id."""
+        span, after = Wanted(since=since, until=as_of), None
         while True:
-            wanted = _joined(Wanted(since=since, until=as_of), None, newest=False)
-            if after:
-                time, name = after
-                later = or_(REQUESTS.c.time > time, and_(REQUESTS.c.time == time, REQUESTS.c.id > name))
-                wanted = wanted.where(later)
-            rows, more = _page(connection, wanted)
-            yield [transaction for _, transaction in self._opened(connection, rows, as_of)]
-            if not more:
+            page = _page(connection, _oldest(span, after), span, _CHUNK)
+            opened = self._opened(connection, page.rows, as_of)
+            yield [transaction for _, transaction in opened if not transaction.doubtful]
+            if page.last is None:
                 return
-            after = (rows[-1].time, rows[-1].id)
+            after = page.last
 
     def _opened(
         self, connection: Connection, rows: Sequence[Row[Any]], as_of: float
     ) -> Iterator[tuple[Place, Transaction]]:
         """The transactions of requests, each with its place."""
         names = [_names(row) for row in rows]
-        labels = latest_labels(connection, [name for several in names for name in several], as_of)
+        known = known_of(connection, [name for several in names for name in several], as_of)
         for row, own in zip(rows, names, strict=True):
             probabilities = np.frombuffer(row.probabilities, "<f8").tolist()
             answered = zip(own, inputs_of(row.inputs), probabilities, row.alerts, strict=True)
             for number, (name, inputs, probability, alert) in enumerate(answered):
-                label, source, at = labels.get(name, (None, None, None))
+                reported, doubtful = known.reported.get(name), name in known.doubtful
                 transaction = Transaction(
-                    name, row.time, row.version, inputs, probability, alert, label, source, at
+                    name, row.time, row.version, inputs, probability, alert, reported, doubtful
                 )
                 yield Place(row.time, row.id, number), transaction
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Some answered requests; `last`, time and id, is where the next ones begin: None at the end."""
+
+    rows: Sequence[Row[Any]]
+    last: tuple[float, str] | None
 
 
 def _log_odds(chances: FloatArray) -> FloatArray:
@@ -273,13 +278,23 @@ def _log_odds(chances: FloatArray) -> FloatArray:
     return np.asarray(np.log(bounded) - np.log1p(-bounded))
 
 
-def _page(connection: Connection, wanted: Select[Any]) -> tuple[Sequence[Row[Any]], bool]:
-    """The first requests of those wanted, as many as have few rows together, and whether there are more."""
-    sizes = wanted.with_only_columns(REQUESTS.c.rows, maintain_column_froms=True).limit(_CHUNK)
-    rows = connection.execute(sizes).scalars().all()
-    fitting = int((np.cumsum(rows) <= _ROWS).sum())
-    count = max(fitting, 1)
-    return connection.execute(wanted.limit(count)).all(), len(rows) > count or len(rows) == _CHUNK
+def _page(connection: Connection, asked: Select[Any], wanted: Wanted, most: int) -> _Page:
+    """The answers to the first of the requests, `most` of them or as many as have few rows together."""
+    sizes = asked.with_only_columns(REQUESTS.c.time, REQUESTS.c.id, REQUESTS.c.rows).limit(most)
+    ahead = connection.execute(sizes).all()
+    if not ahead:
+        return _Page((), None)
+    count = max(int((np.cumsum([row.rows for row in ahead]) <= _ROWS).sum()), 1)
+    last = ahead[count - 1]
+    more = len(ahead) > count or len(ahead) == most
+    place = {row.id: number for number, row in enumerate(ahead)}
+    rows = sorted(connection.execute(_answered(asked.limit(count), wanted)), key=lambda row: place[row.id])
+    return _Page(rows, (last.time, last.id) if more else None)
+
+
+def _is_before(after: Place | None, here: Place) -> bool:
+    """Whether the list has told of a row of the request at which it goes on."""
+    return after is not None and (after.time, after.id) == (here.time, here.id) and here.row <= after.row
 
 
 def _names(row: Row[Any]) -> list[str]:
@@ -288,40 +303,60 @@ def _names(row: Row[Any]) -> list[str]:
     return [f"{names}-{number}" for number in range(row.rows)] if isinstance(names, str) else names
 
 
-def _joined(wanted: Wanted, after: Place | None, *, newest: bool = True) -> Select[Any]:
-    """Requests with their answers, by time and id."""
-    same = REQUESTS.alias()
-    alone = select(func.count()).select_from(same).where(same.c.id == REQUESTS.c.id).scalar_subquery() == 1
-    where = [alone, REQUESTS.c.rows == ANSWERS.c.rows]
-    if wanted.version is None:
-        other = ANSWERS.alias()
-        earlier = or_(
-            other.c.time < ANSWERS.c.time,
-            and_(other.c.time == ANSWERS.c.time, other.c.version < ANSWERS.c.version),
-        )
-        where.append(~select(other.c.id).where(other.c.id == ANSWERS.c.id, earlier).exists())
-    else:
-        where.append(ANSWERS.c.version == wanted.version)
-    if wanted.since is not None:
-        where.append(REQUESTS.c.time >= wanted.since)
-    if wanted.until is not None:
-        where.append(REQUESTS.c.time < wanted.until)
-    if wanted.least_alert:
-        where.append(ANSWERS.c.alert >= wanted.least_alert)
+def _newest(wanted: Wanted, after: Place | None) -> Select[Any]:
+    """Requests, the newest first; with that of `after`, unless all of its rows have been told of."""
+    asked = _asked(wanted)
     if after:
-        # With the request itself: some of its rows may be still to come.
-        where.append(
-            or_(REQUESTS.c.time < after.time, and_(REQUESTS.c.time == after.time, REQUESTS.c.id >= after.id))
+        here, there = tuple_(REQUESTS.c.time, REQUESTS.c.id), (after.time, after.id)
+        asked = asked.where(here < there if after.row == _ALL else here <= there)
+    return asked.order_by(REQUESTS.c.time.desc(), REQUESTS.c.id.desc())
+
+
+def _oldest(wanted: Wanted, after: tuple[float, str] | None) -> Select[Any]:
+    """Requests, the oldest first."""
+    asked = _asked(wanted)
+    if after:
+        asked = asked.where(tuple_(REQUESTS.c.time, REQUESTS.c.id) > after)
+    return asked.order_by(REQUESTS.c.time, REQUESTS.c.id)
+
+
+def _asked(wanted: Wanted) -> Select[Any]:
+    asked = select(REQUESTS)
+    if wanted.since is not None:
+        asked = asked.where(REQUESTS.c.time >= wanted.since)
+    if wanted.until is not None:
+        asked = asked.where(REQUESTS.c.time < wanted.until)
+    return asked
+
+
+def _answered(asked: Select[Any], wanted: Wanted) -> Select[Any]:
+    """Requests, which a limit bounds, with their answers, in any order.
+
+    What is inside the limit is joined alone: else the whole log would be, and sorted, for each page.
+    """
+    page, other = asked.subquery(), ANSWERS.alias()
+    version: Any = wanted.version
+    if version is None:
+        version = (
+            select(other.c.version)
+            .where(other.c.id == page.c.id, other.c.rows == page.c.rows)
+            .order_by(other.c.time, other.c.version)
+            .limit(1)
+            .scalar_subquery()
         )
     columns = (
-        REQUESTS.c.id,
-        REQUESTS.c.time,
-        REQUESTS.c.rows,
-        REQUESTS.c.inputs,
+        page.c.id,
+        page.c.time,
+        page.c.rows,
+        page.c.inputs,
         ANSWERS.c.version,
         ANSWERS.c.probabilities,
         ANSWERS.c.alerts,
         ANSWERS.c.row_ids,
     )
-    order = (REQUESTS.c.time.desc() if newest else REQUESTS.c.time, REQUESTS.c.id)
-    return select(*columns).join(ANSWERS, ANSWERS.c.id == REQUESTS.c.id).where(*where).order_by(*order)
+    least = min(wanted.alerts)
+    return (
+        select(*columns)
+        .join(ANSWERS, (ANSWERS.c.id == page.c.id) & (ANSWERS.c.rows == page.c.rows))
+        .where(ANSWERS.c.version == version, ANSWERS.c.alert >= least, came_once(page))
+    )
