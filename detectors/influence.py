@@ -34,16 +34,15 @@ class Influences:
 
     def __init__(self, scorer: Scorer, reference: Reference) -> None:
         self._weights = np.array(scorer.weights[2:], dtype=np.float64)
-        starts, rows = reference.starts[:-1], np.maximum(reference.rows_by_hour, 1)[:, None]
         parts = reference.values[:, :_WIDTH] * self._weights
         self._present = reference.rows_by_hour > 0
         self._means: FloatArray = np.zeros((HOURS, _WIDTH))
         self._squares: FloatArray = np.zeros((HOURS, _WIDTH))
         for hour in np.flatnonzero(self._present):
-            inside = parts[starts[hour] : starts[hour] + reference.rows_by_hour[hour]]
+            inside = parts[reference.starts[hour] : reference.starts[hour + 1]]
             self._means[hour] = inside.mean(axis=0)
             self._squares[hour] = (inside**2).mean(axis=0)
-        weights = reference.rows_by_hour[:, None] / rows.sum()
+        weights = reference.rows_by_hour[:, None] / reference.rows_by_hour.sum()
         self._means[~self._present] = (self._means * weights).sum(axis=0)
         self._squares[~self._present] = (self._squares * weights).sum(axis=0)
 

@@ -155,7 +155,7 @@ class Watch:
     def restore(self, dumped: str, past: Sequence[FloatArray]) -> State:
         """The state of which `dumped` is the dump and `past` are the rows of its past windows, oldest first.
 
-        Rows that are gone, by the retention, are not remembered.
+        A window of which the retention left fewer rows than can be tested is not remembered.
         """
         kept = orjson.loads(dumped)
         outliers = RateState(**kept["distance"].pop("outliers"))
@@ -166,17 +166,19 @@ class Watch:
             np.array(kept["day"]["rows"], dtype=np.uint8),
         )
         return State(
-            tuple(self._remembered(rows) for rows in past if len(rows)),
+            tuple(window for rows in past for window in self._remembered(rows)),
             RateState(**kept["rate"]),
             DistanceState(**kept["distance"], outliers=outliers),
             day or None,
         )
 
-    def _remembered(self, rows: FloatArray) -> Past:
+    def _remembered(self, rows: FloatArray) -> tuple[Past, ...]:
         _, covered = self._reference.match(rows[:, 0])
+        if covered.sum() < self._least:
+            return ()
         values = window_values(rows, self._scorer.logits(rows))[covered]
         times = rows[covered, 0]
-        return Past(times, values, self._p_values(times, values))
+        return (Past(times, values, self._p_values(times, values)),)
 
     def _day(self, number: int, state: SlowState | None) -> tuple[tuple[Reading, ...], SlowState]:
         if state is None or state.number == number:

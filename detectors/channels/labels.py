@@ -36,18 +36,20 @@ class LabelFacts:
 
 
 def read(facts: LabelFacts, holdout: LabelFacts, rule: LabelsRule) -> Reading:
-    """What matured labels say beside those of the model's holdout."""
-    checks = [
-        _fall("recall", facts.caught, facts.frauds, holdout.caught, holdout.frauds, rule),
-        _fall("precision", facts.true_alerts, facts.alerts, holdout.true_alerts, holdout.alerts, rule),
-    ]
-    statistics = tuple(check for check in checks if check)
-    if not statistics:
-        said = f"{facts.frauds} frauds and {facts.alerts} alerts have matured, {rule.least} are needed"
-        return Reading(CHANNEL, Level.INSUFFICIENT_DATA, said)
-    first = min(statistics, key=lambda statistic: statistic.value)
-    drifted = any(one.subject == "recall" and one.value < rule.alpha for one in statistics)
-    level = Level.DRIFT if drifted else Level.WARNING if first.beyond else Level.STABLE
+    """What matured labels say beside those of the model's holdout.
+
+    A precision that did not fall does not speak for a recall that cannot be judged.
+    """
+    recall = _fall("recall", facts.caught, facts.frauds, holdout.caught, holdout.frauds, rule)
+    precision = _fall("precision", facts.true_alerts, facts.alerts, holdout.true_alerts, holdout.alerts, rule)
+    statistics = tuple(check for check in (recall, precision) if check)
+    fell = any(check.beyond for check in statistics)
+    if not recall and not fell:
+        of_holdout = f"; the holdout has {holdout.frauds}" if holdout.frauds < rule.least else ""
+        said = f"{facts.frauds} frauds have matured, {rule.least} are needed{of_holdout}"
+        return Reading(CHANNEL, Level.INSUFFICIENT_DATA, said, statistics)
+    drifted = recall is not None and recall.value < rule.alpha
+    level = Level.DRIFT if drifted else Level.WARNING if fell else Level.STABLE
     said = f"{facts.caught} of {facts.frauds} frauds caught, {facts.true_alerts} of {facts.alerts} alerts true; "
     said += f"on the holdout {holdout.caught} of {holdout.frauds} and {holdout.true_alerts} of {holdout.alerts}"
     return Reading(CHANNEL, level, said, statistics)

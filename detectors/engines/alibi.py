@@ -35,11 +35,21 @@ class AlibiEngine:
         return Tested(data["distance"].astype(np.float64), data["p_val"].astype(np.float64))
 
 
-def export(reference: Reference, folder: Path) -> None:
-    """Write a KSDrift with all of the reference to `folder` in alibi-detect's own format, for use elsewhere.
+def export(reference: Reference, folder: Path, matched: Matched | None = None) -> None:
+    """Write a KSDrift to `folder` in alibi-detect's own format, for use elsewhere; its `load_detector` reads it.
 
-    The files are `config.toml` and arrays: nothing that is unpickled. It does not match hours of day; its columns
-    are `reference.COLUMNS`, at the precision of float32.
+    The files are `config.toml` and arrays: nothing that is unpickled. Its columns are `reference.COLUMNS`, at the
+    precision of float32.
+
+    Args:
+        reference: The reference.
+        folder: Where to write.
+        matched: What a window is held against, for the record of that window; else it is all of the reference,
+            whatever the hours of day.
+
+    Raises:
+        InvalidInput: Nothing is matched.
     """
-    detector = KSDrift(reference.values, p_val=0.05, correction="bonferroni")
+    rows = reference.values if matched is None else reference.rows(matched)
+    detector = KSDrift(rows, p_val=0.05, correction="bonferroni")
     save_detector(detector, folder)

@@ -31,6 +31,28 @@ def test_few_frauds_say_nothing() -> None:
     assert read(LabelFacts(200, 0, 0, 0), LabelFacts(0, 0, 0, 0), LabelsRule()).level is Level.INSUFFICIENT_DATA
 
 
+@pytest.mark.parametrize("frauds", [0, 5, 29])
+def test_alerts_as_true_as_before_say_nothing_of_frauds_that_are_too_few(frauds: int) -> None:
+    reading = read(LabelFacts(frauds, 0, 600, 160), HOLDOUT, LabelsRule())
+    assert reading.level is Level.INSUFFICIENT_DATA
+    assert reading.message == f"{frauds} frauds have matured, 30 are needed"
+    assert [one.subject for one in reading.statistics] == ["precision"]
+
+
+def test_a_holdout_of_few_frauds_says_so() -> None:
+    reading = read(LabelFacts(200, 0, 600, 160), LabelFacts(12, 9, 300, 78), LabelsRule())
+    assert reading.level is Level.INSUFFICIENT_DATA
+    assert reading.message == "200 frauds have matured, 30 are needed; the holdout has 12"
+
+
+def test_a_precision_that_fell_is_a_warning_however_few_the_frauds_are() -> None:
+    assert read(LabelFacts(5, 0, 600, 10), HOLDOUT, LabelsRule()).level is Level.WARNING
+
+
+def test_frauds_are_enough_where_alerts_are_few() -> None:
+    assert read(LabelFacts(200, 160, 10, 5), HOLDOUT, LabelsRule()).level is Level.STABLE
+
+
 def test_of_equal_models_few_are_called_drifted() -> None:
     random = np.random.default_rng(0)
     levels = []

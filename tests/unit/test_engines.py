@@ -184,7 +184,8 @@ def test_a_reference_of_another_format_is_refused(
         Reference.of(replace(bundle, path=tmp_path))
 
 
-def test_an_exported_detector_is_arrays_and_text_and_decides_as_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize("of_a_window", [False, True])
+def test_an_exported_detector_is_arrays_and_text_and_decides_as_before(of_a_window: bool, tmp_path: Path) -> None:
     from alibi_detect.saving import load_detector
 
     from detectors.engines.alibi import AlibiEngine, export
@@ -192,10 +193,11 @@ def test_an_exported_detector_is_arrays_and_text_and_decides_as_before(tmp_path:
     hours = np.sort(np.arange(5_000) % 24)
     values = np.random.default_rng(0).normal(0, 1, (5_000, 30)).astype(np.float32)
     reference = Reference(values, hours, by_time=False)
-    export(reference, tmp_path / "detector")
+    matched = reference.match(np.repeat([3.0, 4.0], 250) * 3_600)[0] if of_a_window else None
+    export(reference, tmp_path / "detector", matched)
     assert sorted(path.name for path in (tmp_path / "detector").rglob("*")) == ["config.toml", "x_ref.npy"]
     np.load(tmp_path / "detector" / "x_ref.npy", allow_pickle=False)
     window = np.random.default_rng(1).normal(0.1, 1, (500, 30)).astype(np.float32)
-    ours = AlibiEngine(reference).test(window, Matched(reference.rows_by_hour))
+    ours = AlibiEngine(reference).test(window, matched or Matched(reference.rows_by_hour))
     theirs = load_detector(tmp_path / "detector").predict(window, drift_type="feature")["data"]
     np.testing.assert_array_equal(theirs["p_val"].astype(np.float64), ours.p_values)

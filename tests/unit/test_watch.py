@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from itertools import pairwise
+import re
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from detectors.channels import Level, Reading
 from detectors.engines import load_engine
@@ -82,22 +85,52 @@ def test_the_order_of_rows_within_a_window_changes_no_p_value(watch: Watch) -> N
     np.testing.assert_allclose(one.state.past[0].p_values, other.state.past[0].p_values, rtol=1e-6)
 
 
-def test_a_watch_that_is_restored_after_each_window_says_the_same(watch: Watch) -> None:
-    rows = np.concatenate([traffic(6_000, 6, 0.0, 86_400.0), traffic(4_000, 7, 0.0, 3_600.0, Shift(variance=1.5))])
-    cuts = [0, 900, 1_000, 1_150, 2_500, 4_000, 6_000, 7_000, 8_500, 10_000]
-    windows = [rows[start:end] for start, end in pairwise(cuts)]
-    whole, broken, past = State(), State(), []
-    for number, window in enumerate(windows):
-        facts = WindowFacts(window, (("null", number),), number // 4)
+WINDOWS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 150, 200, 400, 1_000]),  # rows
+        st.sampled_from([0.0, 20_000.0, 80_000.0]),  # time of day [s]
+        st.sampled_from([NO_SHIFT, Shift(mean=0.25), Shift(variance=2.0), Shift(fraud_rate=0.2)]),
+        st.integers(0, 40),  # rejected rows
+        st.booleans(),  # whether it begins another day
+    ),
+    min_size=2,
+    max_size=8,
+)
+
+
+@settings(max_examples=15)
+@given(WINDOWS, st.integers(0, 1_000))
+def test_a_watch_that_is_restored_after_each_window_says_the_same(
+    watch: Watch, windows: list[tuple[int, float, Shift, int, bool]], seed: int
+) -> None:
+    whole, broken, past, day = State(), State(), [], 0
+    for number, (size, start, shift, rejected, next_day) in enumerate(windows):
+        rows = traffic(size, 1_000 * seed + number, start, 900.0, shift) if size else np.empty((0, 30))
+        day += next_day
+        facts = WindowFacts(rows, (("null", rejected),), day)
         one, other = watch.read(facts, whole), watch.read(facts, broken)
-        assert one.readings == other.readings
-        assert one.influence == other.influence
-        np.testing.assert_array_equal(one.rate.up, other.rate.up)
-        past.append(window)
+        assert bits(one) == bits(other)
+        past.append(rows)
         whole = one.state
-        recalled = past[len(past) - len(whole.past) :] if whole.past else []
-        broken = watch.restore(other.state.dump(), recalled)
-        assert broken.dump() == whole.dump()
+        broken = watch.restore(other.state.dump(), past[len(past) - len(whole.past) :])
+
+
+def bits(value: object) -> object:
+    """All that a window left, to the last bit."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, tuple):
+        return tuple(bits(one) for one in value)
+    if is_dataclass(value):
+        return tuple((one.name, bits(getattr(value, one.name))) for one in fields(value))
+    return value.hex() if isinstance(value, float) else value
+
+
+def test_a_past_window_of_which_too_little_is_left_is_not_remembered(watch: Watch) -> None:
+    rows = traffic(2_000, 6, 36_000.0, 1_800.0)
+    state = seen(watch, rows, State())[-1].state
+    left = [np.empty((0, 30)), rows[:199], rows[:200]]
+    assert [len(one.values) for one in watch.restore(state.dump(), left).past] == [200]
 
 
 def test_a_window_of_rejected_rows_alone_is_a_warning_of_its_data(watch: Watch) -> None:
@@ -122,3 +155,18 @@ def test_rows_that_come_again_are_no_further_evidence(watch: Watch) -> None:
     once = watch.read(WindowFacts(rows), State())
     twice = watch.read(WindowFacts(np.concatenate([rows, rows[::-1]])), State())
     np.testing.assert_array_equal(once.state.past[0].p_values, twice.state.past[0].p_values)
+
+
+def defaults(rules: BaseModel, prefix: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name in type(rules).model_fields:
+        value = getattr(rules, name)
+        key = f"{prefix}.{name}"
+        found |= defaults(value, key) if isinstance(value, BaseModel) else {key: value}
+    return found
+
+
+def test_every_setting_of_drift_is_in_its_docs_with_its_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "drift.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(drift\.[\w.]+)` \| ([\d.e-]+) \|", text, re.MULTILINE)
+    assert {name: float(number) for name, number in told} == defaults(DriftRules(), "drift")
