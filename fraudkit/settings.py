@@ -218,6 +218,60 @@ class LabelSettings(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
+class KfpSettings(_Section):
+    """Kubeflow Pipelines, where runs are started there.
+
+    Attributes:
+        url: Its REST API, without `/apis`.
+        namespace: The profile's namespace of a multi-user installation; none for a standalone one.
+        token: File of a ServiceAccount's projected token; read again for each request, because it is renewed.
+        experiment: Name of the experiment that runs are put in; KFP's default one when not set.
+        service_account: What the tasks run as; KFP's default one when not set.
+        image: The image that the tasks run in; the compiled pipeline's when not set.
+        settings: Settings of the tasks that differ from the defaults, as JSON.
+        timeout_seconds: How long a request may take.
+    """
+
+    url: str = "http://ml-pipeline.kubeflow:8888"
+    namespace: str | None = None
+    token: Path | None = None
+    experiment: str | None = None
+    service_account: str | None = None
+    image: str | None = None
+    settings: str = "{}"
+    timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
+
+
+class LauncherSettings(_Section):
+    """The launcher: who starts runs.
+
+    Attributes:
+        host: Address to listen on; loopback unless told otherwise.
+        port: HTTP port.
+        url: Where the other parts reach it.
+        database: URL of the database of its records; SQLite in the state folder when not set.
+        backend: Where runs run: on this machine, or on Kubeflow Pipelines.
+        data: The base data of runs that name no other.
+        recent_days: How far back a run that no drift asked for takes logged transactions.
+        attempts: How often a run is started at most, when what runs it fails.
+        poll_seconds: How often a run is looked at.
+        schedule: Start a run on the first of each month, keyed by the month; a cluster has a CronWorkflow for it.
+        kfp: Kubeflow Pipelines.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8083
+    url: str = "http://127.0.0.1:8083"
+    database: str | None = None
+    backend: Literal["local", "kfp"] = "local"
+    data: str | None = None
+    recent_days: Annotated[float, Field(gt=0)] = 60.0
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    poll_seconds: Annotated[float, Field(gt=0)] = 5.0
+    schedule: bool = False
+    kfp: KfpSettings = KfpSettings()
+
+
 class EventSettings(_Section):
     """Events to other systems.
 
@@ -263,6 +317,7 @@ class Settings(BaseSettings):
     retrain: RetrainThresholds = RetrainThresholds()
     labels: LabelSettings = LabelSettings()
     events: EventSettings = EventSettings()
+    launcher: LauncherSettings = LauncherSettings()
 
     @property
     def bundle_folder(self) -> Path:
@@ -278,6 +333,11 @@ class Settings(BaseSettings):
     def detector_database(self) -> str:
         """Where the detector keeps the request log, as a URL of SQLAlchemy."""
         return self.detector.database or f"sqlite:///{self.state.absolute() / 'detector.db'}"
+
+    @property
+    def launcher_database(self) -> str:
+        """Where the launcher keeps its records, as a URL of SQLAlchemy."""
+        return self.launcher.database or f"sqlite:///{self.state.absolute() / 'launcher.db'}"
 
     @classmethod
     def settings_customise_sources(
