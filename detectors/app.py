@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from detectors.intake import Intake
-from detectors.store.database import is_temporary
+from fraudkit.database import is_temporary
 from fraudkit.errors import InvalidInput
 from fraudkit.http import Field
 from fraudkit.settings import DetectorSettings

@@ -18,12 +18,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from detectors.delivery import deliver_due
 from detectors.evaluation import Evaluator
 from detectors.retraining import Retraining
-from detectors.store.database import Database, is_temporary
+from detectors.store.database import Database
 from detectors.store.labels import LabelStore
 from detectors.store.outbox import OutboxStore
 from detectors.store.retention import expire
 from detectors.store.windows import WindowStore
 from fraudkit import logs
+from fraudkit.database import is_temporary
 from fraudkit.errors import BundleError, FraudError, InvalidInput
 from fraudkit.settings import Settings, load_settings
 

@@ -20,8 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from detectors.events import Ignored, IgnoredReason, LoggedRequest, LoggedResponse, Rejected, read
 from detectors.promotions import promotion
-from detectors.store.database import is_temporary
 from detectors.store.log import Binding, Entry, RejectedRequest, RequestLog, body_digest
+from fraudkit.database import is_temporary
 from fraudkit.http import Field
 from fraudkit.settings import DetectorSettings
 
