@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Container, Sequence
-from typing import Any, Final
+from typing import Final
 
-import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
-from sqlalchemy.exc import SQLAlchemyError
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from detectors.intake import Intake
-from fraudkit.database import is_temporary
-from fraudkit.errors import InvalidInput
+from fraudkit.api import Api
 from fraudkit.http import Field
 from fraudkit.settings import DetectorSettings
-
-log = structlog.get_logger()
 
 _OK: Final = 200
 
@@ -47,12 +40,7 @@ class Detector:
             Route("/health", self._health),
             Route("/metrics", self._metrics),
         ]
-        handlers: dict[Any, Any] = {
-            InvalidInput: _invalid,
-            HTTPException: _http,
-            SQLAlchemyError: _database,
-        }
-        self._app: ASGIApp = Starlette(routes=[*own, *api], exception_handlers=handlers)
+        self._app = Api([*own, *api], "detector")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that could not be answered at once."""
@@ -94,23 +82,6 @@ class Detector:
 
     def _metrics(self, _: Request) -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
-
-
-def _invalid(_: Request, error: InvalidInput) -> Response:
-    return JSONResponse({"error": str(error)}, 400)
-
-
-def _http(_: Request, error: HTTPException) -> Response:
-    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
-
-
-def _database(_: Request, error: SQLAlchemyError) -> Response:
-    """The database is away, or is not what it should be: the log says more than a caller needs to know."""
-    log.error("request failed", reason=str(error))
-    if not is_temporary(error):
-        return JSONResponse({"error": "the detector failed; its log says how"}, 500)
-    said = "the detector's database is away; try again"
-    return JSONResponse({"error": said}, 503, headers={"retry-after": "5"})
 
 
 def _refusal(status: int, error: str) -> Response:

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from detectors.api.query import answer, limit, only, printable, seconds
 from detectors.histograms import Histograms
 from detectors.records import DriftRecord, HistogramRecord, Status, TraceRecord, WindowEvidence, moment
 from detectors.reference import COLUMNS, Reference
 from detectors.store.verdicts import Kept, Now, Span, VerdictStore
+from fraudkit.api import answer, limit, only, printable, seconds
 from fraudkit.bundle import load
 from fraudkit.errors import BundleError
 from fraudkit.policy.drift import DriftRules

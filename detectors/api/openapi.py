@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from detectors.api.query import document, only
 from detectors.records import DriftRecord, HistoryRecord, WindowEvidence
+from fraudkit.api import document, only
 from fraudkit.settings import MODEL_NAME
 
 _DRIFT: Final = f"/v1/models/{MODEL_NAME}/drift"

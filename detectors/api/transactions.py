@@ -22,10 +22,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from detectors.api.query import document, limit, only, printable, seconds
 from detectors.labels import Label, Mistake, TooManyLabels, read_csv, read_json
 from detectors.store.labels import LabelStore
 from detectors.store.transactions import Block, Place, Transaction, TransactionStore, Wanted
+from fraudkit.api import document, limit, only, printable, seconds
 from fraudkit.bundle import load
 from fraudkit.errors import BundleError, InvalidInput
 from fraudkit.events import rfc3339
