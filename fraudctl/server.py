@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fraudctl.parts import Part, Running, stop_all
 from fraudkit.errors import InvalidInput
+from fraudkit.processes import Part, Running, stop_all
 from fraudkit.settings import MODEL_NAME
 
 HOST = "127.0.0.1"

@@ -11,12 +11,12 @@ import httpx
 from rich.console import Console
 
 from fraudctl.drift import fetch_status
-from fraudctl.parts import READY_SECONDS, Part, Running, stop_all
 from fraudctl.runs import find_bundle, train_here
 from fraudctl.server import HOST, require_free
 from fraudkit.bundle import Bundle
 from fraudkit.errors import InvalidInput, PermanentError
 from fraudkit.events import CONTENT_TYPE, ModelPromoted, encode
+from fraudkit.processes import READY_SECONDS, Part, Running, stop_all
 from fraudkit.settings import MODEL_NAME, Settings
 
 WATCH_SECONDS = 0.2

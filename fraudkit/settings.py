@@ -254,6 +254,8 @@ class LauncherSettings(_Section):
         data: The base data of runs that name no other.
         recent_days: How far back a run that no drift asked for takes logged transactions.
         attempts: How often a run is started at most, when what runs it fails.
+        retry_seconds: Wait before the second attempt; twice as long before each further one.
+        give_up_hours: A run that cannot be started for so long has failed.
         poll_seconds: How often a run is looked at.
         schedule: Start a run on the first of each month, keyed by the month; a cluster has a CronWorkflow for it.
         kfp: Kubeflow Pipelines.
@@ -267,6 +269,8 @@ class LauncherSettings(_Section):
     data: str | None = None
     recent_days: Annotated[float, Field(gt=0)] = 60.0
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    retry_seconds: Annotated[float, Field(ge=0)] = 30.0
+    give_up_hours: Annotated[float, Field(gt=0)] = 24.0
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
     schedule: bool = False
     kfp: KfpSettings = KfpSettings()

@@ -90,5 +90,5 @@ class Backend(Protocol):
             TemporaryError: It cannot be said now.
         """
 
-    def close(self) -> None:
-        """Stop what would otherwise be left behind on this machine."""
+    def close(self) -> bool:
+        """Stop what would otherwise be left behind on this machine; whether there was something."""

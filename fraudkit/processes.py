@@ -1,4 +1,4 @@
-"""Parts of the platform as processes of this machine: started, watched, restarted, and never left behind."""
+"""Processes of this machine: started, watched, restarted, and never left behind."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Running:
                 env=self._environment,
                 # A Ctrl-C in the terminal is for the one who started them, who ends them in order.
                 start_new_session=True,
-                preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
+                preexec_fn=end_with_this(),
             )
 
 
@@ -129,9 +129,11 @@ def stop_all(parts: Sequence[Running]) -> None:
         running.end(deadline)
 
 
-def _end_with(parent: int) -> Callable[[], None]:
-    """Has the kernel end a child when this process dies, however that dies."""
-    library = ctypes.CDLL(None, use_errno=True)
+def end_with_this() -> Callable[[], None] | None:
+    """What a child is to call first, so that the kernel ends it when the thread that started it dies, however."""
+    if sys.platform != "linux":
+        return None
+    parent, library = os.getpid(), ctypes.CDLL(None, use_errno=True)
 
     def set_signal() -> None:
         library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

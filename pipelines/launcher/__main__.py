@@ -1,0 +1,96 @@
+"""Start the launcher: take triggers and bring runs to their end, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from fraudkit import logs
+from fraudkit.api import MAX_BYTES, READ_SECONDS
+from fraudkit.database import Database
+from fraudkit.errors import FraudError, InvalidInput
+from fraudkit.http import Server, config, listen
+from fraudkit.settings import Settings, load_settings
+from pipelines.launcher.app import LauncherApi
+from pipelines.launcher.asking import Asking
+from pipelines.launcher.backends import Backend
+from pipelines.launcher.local import LocalBackend
+from pipelines.launcher.store import MIGRATIONS, RunStore
+from pipelines.launcher.worker import Loop, Worker, now
+
+log = structlog.get_logger()
+
+GRACE_SECONDS: Final = 20
+"""For a run of this machine to end, less than the 30 s after which Kubernetes kills."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve; 0 after a signal, 1 when it cannot, 2 on wrong use."""
+    logs.configure()
+    try:
+        settings = load_settings()
+        parser = argparse.ArgumentParser("python -m pipelines.launcher", description=__doc__)
+        parser.add_argument("--host", default=settings.launcher.host, help="The address to listen on.")
+        parser.add_argument(
+            "--port", type=int, default=settings.launcher.port, help="The port; 0 takes a free one."
+        )
+        options = parser.parse_args(arguments)
+        serve(settings, options.host, options.port)
+    except FraudError as error:
+        print(f"launcher: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
+        return 2 if isinstance(error, InvalidInput) else 1
+    return 0
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until a signal.
+
+    Raises:
+        InvalidInput: The database's URL is none.
+        PermanentError: The address cannot be listened on.
+    """
+    own = settings.launcher
+    database = Database(settings.launcher_database, MIGRATIONS, "launcher.database")
+    store = RunStore(database)
+    asking = Asking(store, own, now)
+    loop = Loop(database, Worker(store, backend_of(settings), own, now), asking, own)
+    listener = listen(host, port)
+    server = Server(config(LauncherApi(store, asking).app(), 2 * MAX_BYTES, 5), READ_SECONDS)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, server.handle_exit)
+    at, number = listener.getsockname()[:2]
+    log.info("launcher started", host=at, port=number, backend=own.backend)
+    _migrate(database)
+    loop.start()
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(server.serve(sockets=[listener]))
+    loop.stop(GRACE_SECONDS + 1)
+    database.close()
+    log.info("launcher stopped")
+
+
+def _migrate(database: Database) -> None:
+    """Make the tables before anybody asks; where the database is away, the loop makes them once it is there."""
+    try:
+        database.migrate()
+    except SQLAlchemyError as error:
+        log.warning("the launcher's database is away", reason=str(error))
+
+
+def backend_of(settings: Settings) -> Backend:
+    """What runs the pipeline."""
+    if settings.launcher.backend == "kfp":
+        from pipelines.launcher.kfp import KfpBackend
+
+        return KfpBackend(settings.launcher.kfp)
+    return LocalBackend(settings.state.absolute() / "runs")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
