@@ -83,8 +83,8 @@ def serve(settings: Settings) -> None:
     gc.collect()
     gc.freeze()
     host, port = listener.getsockname()[:2]
-    intake.start(database.migrate, partial(os.kill, os.getpid(), signal.SIGTERM))
     log.info("detector started", host=host, port=port, replica=replica)
+    intake.start(database.migrate, partial(os.kill, os.getpid(), signal.SIGTERM))
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets=[listener]))
     failed = intake.failed
