@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
+import threading
 from typing import Final
 
 import structlog
@@ -14,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from fraudkit import logs
 from fraudkit.api import MAX_BYTES, READ_SECONDS
 from fraudkit.database import Database
-from fraudkit.errors import FraudError, InvalidInput
+from fraudkit.errors import FraudError, InvalidInput, PermanentError
 from fraudkit.http import Server, config, listen
 from fraudkit.settings import Settings, load_settings
 from pipelines.launcher.app import LauncherApi
@@ -57,9 +59,14 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """
     own = settings.launcher
     database = Database(settings.launcher_database, MIGRATIONS, "launcher.database")
-    store = RunStore(database)
+    store, failures = RunStore(database), threading.Event()
+
+    def failed() -> None:
+        failures.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
     asking = Asking(store, own, now)
-    loop = Loop(database, Worker(store, backend_of(settings), own, now), asking, own)
+    loop = Loop(database, Worker(store, backend_of(settings), own, now), asking, own, failed)
     listener = listen(host, port)
     server = Server(config(LauncherApi(store, asking).app(), 2 * MAX_BYTES, 5), READ_SECONDS)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -73,6 +80,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
     loop.stop(GRACE_SECONDS + 1)
     database.close()
     log.info("launcher stopped")
+    if failures.is_set():
+        raise PermanentError("the launcher has failed; its log says how")
 
 
 def _migrate(database: Database) -> None:

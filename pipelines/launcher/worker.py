@@ -109,9 +109,17 @@ class Loop:
         worker: What is done.
         asking: Where the schedule asks.
         settings: How often, and whether there is a schedule.
+        failed: Called when something happened that no waiting mends.
     """
 
-    def __init__(self, database: Database, worker: Worker, asking: Asking, settings: LauncherSettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        worker: Worker,
+        asking: Asking,
+        settings: LauncherSettings,
+        failed: Callable[[], None],
+    ) -> None:
         self._database = database
         self._worker = worker
         self._asking = asking
@@ -119,6 +127,7 @@ class Loop:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._failing = ""
+        self._failed = failed
 
     def start(self) -> None:
         """Begin."""
@@ -130,6 +139,14 @@ class Loop:
         self._thread.join(seconds)
 
     def _run(self) -> None:
+        try:
+            self._until_stopped()
+            self._worker.close()
+        except Exception:
+            log.exception("the launcher has failed")
+            self._failed()
+
+    def _until_stopped(self) -> None:
         wait = self._settings.poll_seconds
         while not self._stopping.is_set():
             try:
@@ -142,21 +159,18 @@ class Loop:
 
     def _work(self) -> None:
         wait = self._settings.poll_seconds
-        try:
-            while not self._stopping.is_set():
-                try:
-                    if self._settings.schedule:
-                        self._asking.ask_for_month()
-                    self._worker.step()
-                except TemporaryError as error:
-                    self._said(str(error))
-                    wait = min(2 * wait, _LONGEST_WAIT)
-                else:
-                    self._well()
-                    wait = self._settings.poll_seconds
-                self._stopping.wait(wait)
-        finally:
-            self._worker.close()
+        while not self._stopping.is_set():
+            try:
+                if self._settings.schedule:
+                    self._asking.ask_for_month()
+                self._worker.step()
+            except TemporaryError as error:
+                self._said(str(error))
+                wait = min(2 * wait, _LONGEST_WAIT)
+            else:
+                self._well()
+                wait = self._settings.poll_seconds
+            self._stopping.wait(wait)
 
     def _said(self, reason: str) -> None:
         if reason != self._failing:
