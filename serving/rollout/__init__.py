@@ -1,0 +1,1 @@
+"""The roll-out controller: it alone moves traffic from one model to another."""
