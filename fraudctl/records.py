@@ -131,7 +131,7 @@ def train_record(finished: Finished) -> TrainRecord:
         report=conclusion.report,
         data=DataRecord(
             uri=prepared.uri,
-            sha256=prepared.data,
+            sha256=prepared.identity,
             rows=prepared.rows,
             frauds=prepared.frauds,
             duplicates=prepared.duplicates,

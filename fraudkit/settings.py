@@ -55,11 +55,13 @@ class SamplingSettings(_Section):
     Attributes:
         per_class: Rows per class (k); frauds beyond k are left out by hash.
         ratio: Legitimate rows per fraud; chosen among 1, 3, 10 and 30 where frauds are fewer than k.
+        recent: Weight of recent rows in each class, where a run has some; the base data have the rest.
         seed: Keys every hash and every bootstrap.
     """
 
     per_class: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
     ratio: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    recent: Share = 0.3
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fraudkit.settings import Settings
+from pipelines.data.recent import Span
 from pipelines.evaluation.result import Evaluation
 from pipelines.provenance import Run
 from pipelines.steps.conclude import Conclusion, Folders, register, reject
@@ -31,7 +32,12 @@ class Finished:
 
 
 def run_pipeline(
-    uri: str, settings: Settings, run: Run, report: Report = lambda *_: None, keep: Path | None = None
+    uri: str,
+    settings: Settings,
+    run: Run,
+    report: Report = lambda *_: None,
+    keep: Path | None = None,
+    span: Span | None = None,
 ) -> Finished:
     """Prepare, train, evaluate, and register or reject. Bad data leave nothing behind.
 
@@ -41,6 +47,7 @@ def run_pipeline(
         run: Name and trigger of the run.
         report: Hears of progress.
         keep: Folder to copy profile, report and the steps' files to.
+        span: Which logged transactions are learned from as well.
 
     Raises:
         FraudError: Saying what is wrong with the data, the settings or a peer.
@@ -56,7 +63,7 @@ def run_pipeline(
                 preloading.append(background.submit(preload))
             report("prepare", done, total)
 
-        prepare(uri, settings, folders.prepared, reading)
+        prepare(uri, settings, folders.prepared, reading, span)
         # The data are good: MLflow may now make its files, beside the training.
         tracking = background.submit(Tracking, settings)
         report("train", 0, None)

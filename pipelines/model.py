@@ -50,8 +50,10 @@ class Fitted:
         return logits
 
 
-def fit(legitimate: FloatArray, fraud: FloatArray, c: float, iterations: int) -> Fitted:
-    """Fit the logistic regression on legitimate rows [n, 30] and frauds [m, 30].
+def fit(
+    legitimate: FloatArray, fraud: FloatArray, c: float, iterations: int, weights: FloatArray | None = None
+) -> Fitted:
+    """Fit the logistic regression on legitimate rows [n, 30] and frauds [m, 30], which may have weights [n + m].
 
     Newton's method converges to the last digits, so the same rows give the same twelve digits; one thread keeps
     the order of every sum.
@@ -69,7 +71,8 @@ def fit(legitimate: FloatArray, fraud: FloatArray, c: float, iterations: int) ->
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
-            pipeline.fit(rows, labels)
+            weighted = {f"{name}__sample_weight": weights for name in ("standardscaler", "logisticregression")}
+            pipeline.fit(rows, labels, **(weighted if weights is not None else {}))
         except ConvergenceWarning as warning:
             raise PermanentError(
                 f"the logistic regression did not converge in {iterations} iterations on {len(rows):,} rows "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fraudkit.schema import FloatArray
 from pipelines.data import holdout
+from pipelines.data.recent import Recent
 
 KEPT: Final = ("kept-legitimate.npy", "kept-fraud.npy")
 PREPARED: Final = "prepared.json"
@@ -22,7 +24,7 @@ class Prepared(BaseModel):
 
     Attributes:
         uri: Where the data came from.
-        data: Identity of the data set.
+        data: Identity of the base data set.
         rows: Its rows.
         frauds: Its frauds.
         duplicates: Rows that repeat an earlier one.
@@ -32,6 +34,7 @@ class Prepared(BaseModel):
         separations: AUC of each input alone.
         holdout: The record of the frozen holdout.
         seed: Key of the sample.
+        recent: What live traffic brought; None where a run learns from the base data alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +50,14 @@ class Prepared(BaseModel):
     separations: dict[str, float]
     holdout: holdout.Record
     seed: int
+    recent: Recent | None = None
+
+    @property
+    def identity(self) -> str:
+        """64 hex digits that name all that the run learns from and is judged on."""
+        if self.recent is None:
+            return self.data
+        return hashlib.sha256(f"{self.data}|{self.recent.identity}".encode()).hexdigest()
 
     @classmethod
     def read(cls, folder: Path) -> Prepared:
@@ -115,7 +126,8 @@ class Training(BaseModel):
         per_class: Rows per class that were asked for.
         ratio: Legitimate rows per fraud.
         c: Inverse strength of the penalty.
-        used: Legitimate rows and frauds that the model was fitted on.
+        used: Legitimate rows and frauds of the base data that the model was fitted on.
+        recent: The same of live traffic.
         trials: Settings tried on the validation slice.
         variants: The same model on other samples.
         per_deviation: Log odds per standard deviation of each term.
@@ -129,6 +141,7 @@ class Training(BaseModel):
     ratio: int
     c: float
     used: tuple[int, int]
+    recent: tuple[int, int] = (0, 0)
     trials: tuple[Trial, ...]
     variants: tuple[Variant, ...]
     per_deviation: tuple[float, ...]

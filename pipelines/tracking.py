@@ -27,6 +27,8 @@ CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 VERSION_TAG: Final = "bundle_version"
 DATA_TAG: Final = "data_sha256"
+BASE_TAG: Final = "base_sha256"
+"""Names the base data alone: models of one lineage share a frozen holdout."""
 _ABSENT: Final = "RESOURCE_DOES_NOT_EXIST"
 _SQLITE: Final = "sqlite:///"
 _RETRIES: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
@@ -92,7 +94,7 @@ class Tracking:
 
     def first_of(self, data: str) -> str | None:
         """Bundle version of the first model that was registered for a data set, or None."""
-        found = self._versions(DATA_TAG, data)
+        found = self._versions(BASE_TAG, data)
         return _bundle_version(found[0]) if found else None
 
     def log_run(

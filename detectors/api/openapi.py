@@ -72,7 +72,8 @@ def description() -> dict[str, Any]:
             )
         },
         "/v1/labels": {"post": _labels()},
-        "/v1/labelled": {"get": _parquet()},
+        "/v1/labelled": {"get": _parquet("Transactions whose outcome has matured.", since=_TIME, as_of=_TIME)},
+        "/v1/logged": {"get": _parquet("What was asked and answered.", version=_TEXT, since=_TIME, until=_TIME)},
         f"/v1/models/{MODEL_NAME}/versions/{{version}}/evidence": {
             "get": _get("What a version has answered.", None, "version", since=_TIME, until=_TIME)
         },
@@ -145,11 +146,11 @@ def _labels() -> dict[str, Any]:
     }
 
 
-def _parquet() -> dict[str, Any]:
-    parameters = [{"name": name, "in": "query", "schema": _TIME} for name in ("since", "as_of")]
+def _parquet(summary: str, **schemas: dict[str, Any]) -> dict[str, Any]:
+    parameters = [{"name": name, "in": "query", "schema": schema} for name, schema in schemas.items()]
     content = {"application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}}}
     responses = {"200": {"description": "Parquet.", "content": content}, **_errors()}
-    return {"summary": "Transactions whose outcome has matured.", "parameters": parameters, "responses": responses}
+    return {"summary": summary, "parameters": parameters, "responses": responses}
 
 
 def _errors() -> dict[str, Any]:

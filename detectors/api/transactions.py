@@ -29,7 +29,7 @@ from fraudkit.api import document, limit, only, printable, seconds
 from fraudkit.bundle import load
 from fraudkit.errors import BundleError, InvalidInput
 from fraudkit.events import rfc3339
-from fraudkit.schema import INPUTS
+from fraudkit.schema import INPUTS, FloatArray
 from fraudkit.scoring import ALERTS, Scorer
 from fraudkit.settings import MODEL_NAME
 
@@ -68,6 +68,7 @@ class TransactionsApi:
             Route("/v1/review", self._review),
             Route("/v1/labels", self._label, methods=["POST"]),
             Route("/v1/labelled", self._labelled),
+            Route("/v1/logged", self._logged),
             Route(f"/v1/models/{MODEL_NAME}/versions/{{version}}/evidence", self._evidence),
         ]
 
@@ -158,10 +159,14 @@ class TransactionsApi:
         only(request, "since", "as_of")
         since, as_of = seconds(request, "since"), seconds(request, "as_of")
         blocks = self.store.matured(0.0 if since is None else since, self.clock() if as_of is None else as_of)
-        head = {"content-disposition": 'attachment; filename="labelled.parquet"'}
-        parts = _parquet(blocks)
-        begun = chain([next(parts)], parts)  # a database that is away is said before the answer has begun
-        return StreamingResponse(begun, media_type="application/vnd.apache.parquet", headers=head)
+        return _streamed(_labelled_parquet(blocks), "labelled.parquet")
+
+    def _logged(self, request: Request) -> Response:
+        only(request, "version", "since", "until")
+        wanted = Wanted(
+            version=_version(request), since=seconds(request, "since"), until=seconds(request, "until")
+        )
+        return _streamed(_logged_parquet(self.store.logged(wanted)), "logged.parquet")
 
     def _evidence(self, request: Request) -> Response:
         only(request, "since", "until")
@@ -242,6 +247,12 @@ def _place(request: Request) -> Place | None:
     return place
 
 
+def _streamed(parts: Iterator[bytes], name: str) -> Response:
+    begun = chain([next(parts)], parts)  # a database that is away is said before the answer has begun
+    head = {"content-disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(begun, media_type="application/vnd.apache.parquet", headers=head)
+
+
 class _Pipe(io.RawIOBase):
     """Takes what is written, and gives it away."""
 
@@ -266,10 +277,8 @@ class _Pipe(io.RawIOBase):
         return content
 
 
-def _parquet(blocks: Iterator[Block]) -> Iterator[bytes]:
-    """The file, a part for each block."""
+def _labelled_parquet(blocks: Iterator[Block]) -> Iterator[bytes]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     stamp = pa.timestamp("us", tz="UTC")
     fields = [("id", pa.string()), ("ce_time", stamp), *((name, pa.float64()) for name in INPUTS)]
@@ -279,13 +288,57 @@ def _parquet(blocks: Iterator[Block]) -> Iterator[bytes]:
         ("matured_at", stamp),
         ("inclusion_weight", pa.float64()),
     ]
-    schema, pipe = pa.schema(fields), _Pipe()
+
+    def columns(block: Block) -> list[Any]:
+        inputs = (pa.array(column) for column in block.inputs.T)
+        return [
+            pa.array(block.ids),
+            _microseconds(block.times).cast(stamp),
+            *inputs,
+            pa.array(block.labels),
+            pa.array(block.sources),
+            _microseconds(block.matured).cast(stamp),
+            pa.array(block.weights),
+        ]
+
+    return _parquet(pa.schema(fields), map(columns, blocks))
+
+
+def _logged_parquet(lists: Iterator[list[Transaction]]) -> Iterator[bytes]:
+    import pyarrow as pa
+
+    stamp = pa.timestamp("us", tz="UTC")
+    fields = [("id", pa.string()), ("ce_time", stamp), ("version", pa.string())]
+    fields += [*((name, pa.float64()) for name in INPUTS), ("probability", pa.float64()), ("alert", pa.int8())]
+
+    def columns(transactions: list[Transaction]) -> list[Any]:
+        inputs = np.array([one.inputs for one in transactions]).reshape(-1, len(INPUTS))
+        return [
+            pa.array([one.id for one in transactions], pa.string()),
+            _microseconds(np.array([one.time for one in transactions])).cast(stamp),
+            pa.array([one.version for one in transactions], pa.string()),
+            *(pa.array(column) for column in inputs.T),
+            pa.array([one.probability for one in transactions], pa.float64()),
+            pa.array([one.alert for one in transactions], pa.int8()),
+        ]
+
+    return _parquet(pa.schema(fields), map(columns, lists))
+
+
+def _microseconds(moments: FloatArray) -> Any:
+    import pyarrow as pa
+
+    return pa.array((moments * 1e6).round().astype(np.int64))
+
+
+def _parquet(schema: Any, parts: Iterator[list[Any]]) -> Iterator[bytes]:
+    """A file of columns, a part at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pipe = _Pipe()
     with pq.ParquetWriter(pa.PythonFile(pipe, mode="w"), schema) as writer:
-        for block in blocks:
-            times, matured = ((moments * 1e6).round().astype(np.int64) for moments in (block.times, block.matured))
-            inputs = (pa.array(column) for column in block.inputs.T)
-            columns = [pa.array(block.ids), pa.array(times).cast(stamp), *inputs, pa.array(block.labels)]
-            columns += [pa.array(block.sources), pa.array(matured).cast(stamp), pa.array(block.weights)]
+        for columns in parts:
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
             yield pipe.take()
     yield pipe.take()

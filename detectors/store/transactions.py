@@ -168,11 +168,17 @@ class TransactionStore:
         """
         with self._database.read() as connection:
             weights = self._weights(connection, since, as_of)
-            for transactions in self._by_time(connection, since, as_of):
-                outcomes = ((one, mature(one.time, one.reported, as_of, self._silence)) for one in transactions)
+            for transactions in self._by_time(connection, Wanted(since=since, until=as_of), as_of):
+                sure = (one for one in transactions if not one.doubtful)
+                outcomes = ((one, mature(one.time, one.reported, as_of, self._silence)) for one in sure)
                 known = [(one, outcome) for one, outcome in outcomes if outcome]
                 if known:
                     yield self._block(known, as_of, weights)
+
+    def logged(self, wanted: Wanted) -> Iterator[list[Transaction]]:
+        """All that was answered in a span, whatever became of it, by time and id."""
+        with self._database.read() as connection:
+            yield from self._by_time(connection, wanted, -math.inf)
 
     def evidence(self, version: str, since: float | None, until: float | None, edges: FloatArray) -> Evidence:
         """What `version` answered; `edges` [k] of log odds."""
@@ -208,9 +214,10 @@ class TransactionStore:
     def _weights(self, connection: Connection, since: float, as_of: float) -> Weights:
         """From the counts of the transactions whose silence does not count yet, by stratum."""
         counts = np.zeros((3, 2), dtype=np.int64)  # with an alert, sampled, others; all and labelled
-        for transactions in self._by_time(connection, max(since, as_of - self._silence), as_of):
+        span = Wanted(since=max(since, as_of - self._silence), until=as_of)
+        for transactions in self._by_time(connection, span, as_of):
             for one in transactions:
-                if not is_silent(one.time, as_of, self._silence):
+                if not one.doubtful and not is_silent(one.time, as_of, self._silence):
                     stratum = 0 if one.alert else 1 if self.sampled(one.id) else 2
                     counts[stratum] += (1, one.reported is not None)
         (alerted, alerted_known), (sampled, sampled_known), (others, others_known) = counts.tolist()
@@ -237,13 +244,12 @@ class TransactionStore:
             np.array([weight(one) for one, _ in known]),
         )
 
-    def _by_time(self, connection: Connection, since: float, as_of: float) -> Iterator[list[Transaction]]:
-        """Those that may have an outcome, by time and id."""
-        span, after = Wanted(since=since, until=as_of), None
+    def _by_time(self, connection: Connection, span: Wanted, as_of: float) -> Iterator[list[Transaction]]:
+        """Those of a span, by time and id, with what was reported of them until `as_of`."""
+        after = None
         while True:
             page = _page(connection, _oldest(span, after), span, _CHUNK)
-            opened = self._opened(connection, page.rows, as_of)
-            yield [transaction for _, transaction in opened if not transaction.doubtful]
+            yield [transaction for _, transaction in self._opened(connection, page.rows, as_of)]
             if page.last is None:
                 return
             after = page.last

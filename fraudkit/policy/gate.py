@@ -50,12 +50,10 @@ class RecentFacts:
     Attributes:
         auprc: Challenger's AUPRC less the champion's.
         log_loss: Champion's log loss less the challenger's: positive is better.
-        inputs_only: Only input channels had moved when the run was asked for.
     """
 
     auprc: Estimate
     log_loss: Estimate
-    inputs_only: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +194,7 @@ def _gain(facts: GateFacts, thresholds: GateThresholds) -> tuple[Outcome, str, s
         gain, where = facts.recent.auprc, "recent rows"
     if gain and gain.low > 0:
         return Outcome.PASS, "better", f"AUPRC on {where} is {gain} above the champion's"
-    if facts.recent and facts.recent.inputs_only and _recalibrated(facts.recent, thresholds):
+    if facts.recent and _recalibrated(facts.recent, thresholds):
         message = f"log loss on recent rows is {facts.recent.log_loss} below the champion's, AUPRC not worse"
         return Outcome.PASS, "recalibrated", message
     return Outcome.FAIL, "no_gain", f"AUPRC on {where} is {gain} above the champion's: no sure gain"

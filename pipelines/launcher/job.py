@@ -12,6 +12,7 @@ from fraudkit import logs
 from fraudkit.errors import FraudError, TemporaryError
 from fraudkit.policy.gate import GateVerdict
 from fraudkit.settings import Settings, load_settings
+from pipelines.data.recent import Span
 from pipelines.launcher.backends import Order, Result
 from pipelines.launcher.local import Ended, alone, read_ended, read_order, write_ended
 from pipelines.local import Finished, run_pipeline
@@ -50,7 +51,8 @@ def run(order: Order, settings: Settings) -> Result:
         FraudError: Saying what is wrong with the data, the settings or a peer.
     """
     named = Run(name=f"{order.key}-{order.attempt}", trigger=order.key)
-    return result_of(run_pipeline(order.data_uri, settings, named, _log_progress))
+    span = None if order.since is None else Span(order.since, order.as_of)
+    return result_of(run_pipeline(order.data_uri, settings, named, _log_progress, span=span))
 
 
 def result_of(finished: Finished) -> Result:

@@ -20,7 +20,7 @@ from pipelines.provenance import Run, code_commit, libraries
 from pipelines.records import Prepared, Training
 from pipelines.steps.evaluate import METRICS, SCORES, VERDICT
 from pipelines.steps.prepare import PROFILE
-from pipelines.tracking import DATA_TAG, LoggedRun, Tracking
+from pipelines.tracking import BASE_TAG, DATA_TAG, LoggedRun, Tracking
 
 _FROM_CANDIDATE: Final = (bundle.SCORER, "model.skops")
 _FROM_EVALUATION: Final = (METRICS, SCORES, CARD)
@@ -95,7 +95,7 @@ def _seal(run: Run, folders: Folders, settings: Settings) -> bundle.Bundle:
     origin = bundle.Origin(
         run=run.name,
         trigger=run.trigger,
-        data=Prepared.read(folders.prepared).data,
+        data=Prepared.read(folders.prepared).identity,
         code=code_commit(),
         libraries=libraries(),
         created=datetime.now(UTC),
@@ -127,6 +127,14 @@ def _log(
         "training.c": f"{training.c:g}",
         "training.frauds": str(training.used[1]),
     }
+    if prepared.recent:
+        live = prepared.recent
+        parameters |= {
+            "recent.since": live.since.isoformat(),
+            "recent.as_of": live.as_of.isoformat(),
+            "recent.frauds": str(training.recent[1]),
+            "recent.held_frauds": str(live.held[1]),
+        }
     tags = _tags(run, folders, settings) | {
         "gate_outcome": verdict["outcome"],
         "gate_reason": verdict["reason"],
@@ -143,8 +151,10 @@ def _log(
 
 
 def _tags(run: Run, folders: Folders, settings: Settings) -> dict[str, str]:
+    prepared = Prepared.read(folders.prepared)
     return {
-        DATA_TAG: Prepared.read(folders.prepared).data,
+        BASE_TAG: prepared.data,
+        DATA_TAG: prepared.identity,
         "code_commit": code_commit(),
         "seed": str(settings.sampling.seed),
         "trigger_key": run.trigger,

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 
 from fraudkit import bundle
 from fraudkit.estimate import Estimate
-from fraudkit.policy.gate import GateFacts, decide
+from fraudkit.policy.gate import GateFacts, RecentFacts, decide
 from fraudkit.schema import FloatArray
 from fraudkit.scoring import Scorer, sigmoid
 from fraudkit.settings import Settings
-from pipelines.data import holdout
+from pipelines.data import holdout, recent
 from pipelines.data.rowhash import content_hash, keyed
-from pipelines.evaluation.metrics import BalancedMetrics, NaturalMetrics, balanced, natural
+from pipelines.evaluation.metrics import BalancedMetrics, NaturalMetrics, balanced, natural, paired_log_loss
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.resampling import paired_auprc
 from pipelines.evaluation.result import Compared, Evaluation, Scored
@@ -62,7 +62,9 @@ def evaluate(
     }
     folder = settings.bundle_folder / "holdouts" / prepared.data
     scored = _score(folder, models, training.variants, candidate / "model.skops", training.added)
-    evaluation = _measure(bundle.version_of(candidate), prepared, training, scorer, scored, settings, champion)
+    live = _recently(models, recent.held_rows(prepared_folder), settings) if prepared.recent else None
+    version = bundle.version_of(candidate)
+    evaluation = _measure(version, prepared, training, scorer, scored, settings, champion, live)
     _write(evaluation, output)
     return evaluation
 
@@ -105,6 +107,7 @@ def _measure(
     scored: Scored,
     settings: Settings,
     champion: str | None,
+    live: RecentFacts | None,
 ) -> Evaluation:
     even = np.log(scorer.natural_rate / (1.0 - scorer.natural_rate))
     rows = scored.balanced_rows()
@@ -144,6 +147,7 @@ def _measure(
         champion=champion,
         against_champion=_against("champion", scored, weight, seed),
         against_first=_against("first", scored, weight, seed),
+        recent=live,
     )
     return Evaluation(
         version=version,
@@ -158,6 +162,21 @@ def _measure(
             Compared(v, at_half(scored.logits[v.name]), at_rate(scored.logits[v.name])) for v in training.variants
         ),
         verdict=decide(facts, settings.gate),
+    )
+
+
+def _recently(models: Mapping[str, Scorer], held: recent.Rows, settings: Settings) -> RecentFacts | None:
+    """Challenger beside champion on the recent holdout; None where there is no champion."""
+    if "champion" not in models:
+        return None
+    inputs = np.ascontiguousarray(held.inputs)
+    old, new = (models[name].logits(inputs) for name in ("champion", "challenger"))
+    fraud = held.labels == 1
+    # One weight for all legitimate rows: exact once silence has matured them, an approximation before.
+    weight = float(held.weights[~fraud].mean() / held.weights[fraud].mean())
+    return RecentFacts(
+        auprc=paired_auprc(held.labels, old, new, weight, seed=settings.sampling.seed),
+        log_loss=paired_log_loss(held.labels, sigmoid(old), sigmoid(new), weight),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from fraudkit.settings import Settings
-from pipelines.data import holdout
+from pipelines.data import holdout, recent
 from pipelines.data.fetch import download
 from pipelines.data.leakage import refuse_leaks, separation
 from pipelines.data.profile import write_profile
@@ -35,11 +35,25 @@ Progress = Callable[[int, int | None], None]
 """Called with rows done and rows in all, where that is known."""
 
 
-def prepare(uri: str, settings: Settings, output: Path, progress: Progress = lambda *_: None) -> Prepared:
+def prepare(
+    uri: str,
+    settings: Settings,
+    output: Path,
+    progress: Progress = lambda *_: None,
+    span: recent.Span | None = None,
+) -> Prepared:
     """Prepare the data at `uri` for training, into the folder `output`; nothing is written for bad data.
+
+    Args:
+        uri: The base data.
+        settings: The settings.
+        output: The folder.
+        progress: Hears of rows that were read.
+        span: Which logged transactions are learned from as well.
 
     Raises:
         InvalidInput: The data cannot be right; the message names what and where.
+        FraudError: The detector does not give what it logged.
     """
     seed = settings.sampling.seed
     with open_source(uri, download) as source, _twice(source) as (first, again):
@@ -50,6 +64,7 @@ def prepare(uri: str, settings: Settings, output: Path, progress: Progress = lam
         split = _split(again, scan, settings, source.uri)
     output.mkdir(parents=True, exist_ok=True)
     write_profile(scan, source.uri, output / PROFILE)
+    live = recent.gather(span, settings, output) if span else None
     training = split.sides.train_rows - split.sides.train_frauds, split.sides.train_frauds
     prepared = Prepared(
         uri=source.uri,
@@ -59,10 +74,11 @@ def prepare(uri: str, settings: Settings, output: Path, progress: Progress = lam
         duplicates=scan.duplicates.count(),
         training=training,
         kept=_write_kept(split.kept, output),
-        natural_rate=settings.data.natural_rate or training[1] / sum(training),
+        natural_rate=settings.data.natural_rate or (live.natural_rate if live else training[1] / sum(training)),
         separations=separations,
         holdout=split.record,
         seed=seed,
+        recent=live,
     )
     (output / PREPARED).write_text(prepared.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return prepared

@@ -11,7 +11,8 @@ from fraudkit.bundle import REFERENCE, SCORER
 from fraudkit.schema import FloatArray
 from fraudkit.scoring import Scorer, Thresholds, sigmoid
 from fraudkit.settings import AlertSettings, Settings
-from pipelines import reference
+from pipelines import eras, reference
+from pipelines.data import recent
 from pipelines.evaluation.resampling import average_precision
 from pipelines.model import correction, fit, save
 from pipelines.records import TRAINING, Kept, Prepared, Training, Trial, Variant, load_prepared
@@ -35,12 +36,22 @@ def train(prepared_folder: Path, settings: Settings, output: Path) -> Training:
     ratio = best.ratio if best else settings.sampling.ratio or 1
     c = best.c if best else settings.training.c
     legitimate, frauds = _sample(kept, settings.sampling.per_class, ratio)
-    fitted = fit(legitimate, frauds, c, settings.training.iterations)
     used = len(legitimate), len(frauds)
     ratio = used[0] // used[1]  # fewer than asked for where there are not so many
-    added = correction(used, prepared.training, prepared.natural_rate)
+    if prepared.recent is None:
+        fitted = fit(legitimate, frauds, c, settings.training.iterations)
+        added, learned = correction(used, prepared.training, prepared.natural_rate), (0, 0)
+    else:
+        live = recent.training_rows(prepared_folder)
+        sample = eras.mixed((legitimate, frauds), live, ratio, settings.sampling)
+        fitted = fit(sample.legitimate, sample.fraud, c, settings.training.iterations, sample.weights)
+        added, learned = eras.correction(sample, prepared.natural_rate), sample.recent
     rows = reference.draw(kept.legitimate, kept.fraud, prepared.training, settings.data.reference_rows)
     few = reference.draw(kept.legitimate, kept.fraud, prepared.training, TYPICAL_ROWS)
+    by_time = prepared.holdout.rule.kind == "time"
+    if prepared.recent and prepared.recent.reference:
+        rows, by_time = recent.reference_rows(prepared_folder), True
+        few = rows[:TYPICAL_ROWS]
     scorer = Scorer(
         weights=tuple(float(weight) for weight in fitted.weights),
         intercept=fitted.intercept + added,
@@ -51,13 +62,14 @@ def train(prepared_folder: Path, settings: Settings, output: Path) -> Training:
 
     output.mkdir(parents=True, exist_ok=True)
     (output / SCORER).write_bytes(scorer.to_json())
-    reference.write_reference(rows, scorer, prepared.holdout.rule.kind == "time", output / REFERENCE)
+    reference.write_reference(rows, scorer, by_time, output / REFERENCE)
     save(fitted.pipeline, output / "model.skops")
     training = Training(
         per_class=settings.sampling.per_class,
         ratio=ratio,
         c=c,
         used=used,
+        recent=learned,
         trials=tuple(trials),
         variants=_variants(kept, prepared, settings, ratio, c),
         per_deviation=tuple(float(value) for value in fitted.per_deviation),

@@ -52,7 +52,7 @@ _ROUTES: Final = (
     (re.compile(r"/metrics"), Owner.METRICS),
     (re.compile(TRAFFIC), Owner.TRAFFIC),
     (re.compile(rf"/v1/models/{MODEL_NAME}/(drift|versions)(/.*)?"), Owner.DETECTOR),
-    (re.compile(r"/v1/(labels|labelled|transactions|review|windows)(/.*)?"), Owner.DETECTOR),
+    (re.compile(r"/v1/(labels|labelled|logged|transactions|review|windows)(/.*)?"), Owner.DETECTOR),
     (re.compile(r"/v[12](/.*)?"), Owner.MODEL),
 )
 """Paths and their owners; the first that fits."""
