@@ -268,6 +268,61 @@ def drift_export(
     typer.echo(folder)
 
 
+LauncherUrl = Annotated[
+    str | None, typer.Option("--url", help="The launcher's address; from the settings if left out.")
+]
+
+
+@app.command()
+def launch(
+    key: Annotated[str, typer.Option(help="Names what is asked for: the same key starts one run.")],
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="URI", help="The base data; the launcher's if left out.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; it stays on record.")] = "asked for by hand",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    url: LauncherUrl = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Start a pipeline run, here or on Kubeflow Pipelines, once per key.
+
+    Exits 1 when another run goes on, or when the run that was waited for ended without a new model.
+    """
+    from fraudctl.launch import follow, show_launch
+    from fraudctl.launch import launch as ask
+    from pipelines.launcher.triggers import manual_key
+
+    address = (url or _settings().launcher.url).rstrip("/")
+    record = ask(address, manual_key(key), data, reason)
+    if wait:
+        record = follow(address, record, errors)
+    if json:
+        typer.echo(record.model_dump_json(indent=1))
+    else:
+        show_launch(record, out)
+    good = record.run.outcome in ("promoted", "challenger") if record.run.outcome else record.run.state == "run"
+    raise typer.Exit(0 if good else 1)
+
+
+@app.command()
+def runs(
+    url: LauncherUrl = None,
+    limit: Annotated[int, typer.Option(help="Runs at most.", min=1, max=1_000)] = 20,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
+    """The last runs that were asked for: by whom, why, and what became of them."""
+    from json import dumps
+
+    from fraudctl.launch import runs as last
+    from fraudctl.launch import show_runs
+
+    records = last((url or _settings().launcher.url).rstrip("/"), limit)
+    if json:
+        typer.echo(dumps([record.model_dump() for record in records], indent=1))
+    else:
+        show_runs(records, out)
+
+
 @app.command()
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False) -> None:
     """What is missing here, and how to get it. Exits 1 when something is."""

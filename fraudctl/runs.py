@@ -47,10 +47,14 @@ def find_bundle(version: str | None, settings: Settings) -> Bundle:
     return load(folder)
 
 
+def synthesized_path(settings: Settings) -> Path:
+    """Where the synthesized transactions of a seed are, in the state folder."""
+    return settings.state / "data" / f"synthesized-{SYNTHETIC_ROWS}-{settings.sampling.seed}.parquet"
+
+
 def _synthesized(settings: Settings, progress: StepProgress) -> Path:
     """The synthesized transactions of the state folder, made once for each seed."""
-    seed = settings.sampling.seed
-    path = settings.state / "data" / f"synthesized-{SYNTHETIC_ROWS}-{seed}.parquet"
+    seed, path = settings.sampling.seed, synthesized_path(settings)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write(

@@ -1,7 +1,8 @@
-"""The platform on this machine: predictor, detector, evaluator and gateway, until Ctrl-C."""
+"""The platform on this machine: predictor, detector, evaluator, launcher and gateway, until Ctrl-C."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -11,7 +12,7 @@ import httpx
 from rich.console import Console
 
 from fraudctl.drift import fetch_status
-from fraudctl.runs import find_bundle, train_here
+from fraudctl.runs import find_bundle, synthesized_path, train_here
 from fraudctl.server import HOST, require_free
 from fraudkit.bundle import Bundle
 from fraudkit.errors import InvalidInput, PermanentError
@@ -29,12 +30,13 @@ def up(data: str | None, port: int, settings: Settings, out: Console, errors: Co
         InvalidInput: A port is taken, or named twice.
         PermanentError: A part did not become ready.
     """
-    if port == settings.detector.port:
-        raise InvalidInput(f"port {port} is the detector's; choose another with --port")
-    for taken in (port, settings.detector.port):
+    for owner, own in (("detector", settings.detector.port), ("launcher", settings.launcher.port)):
+        if port == own:
+            raise InvalidInput(f"port {port} is the {owner}'s; choose another with --port")
+    for taken in (port, settings.detector.port, settings.launcher.port):
         require_free(taken)
     bundle = _bundle(data, settings, errors)
-    environment = os.environ | {"FRAUD__DETECTOR__URL": f"http://{HOST}:{settings.detector.port}"}
+    environment = os.environ | _environment(data, settings)
     logs = settings.state.absolute() / "logs"
     running: list[Running] = []
     try:
@@ -60,9 +62,30 @@ def parts(bundle: Bundle, port: int, settings: Settings) -> list[Part]:
         Part("detector", "detectors", ("--port", str(detector)), f"http://{HOST}:{detector}/health"),
         Part("evaluator", "detectors.evaluator"),
         Part(
+            "launcher",
+            "pipelines.launcher",
+            ("--port", str(settings.launcher.port)),
+            f"http://{HOST}:{settings.launcher.port}/health",
+        ),
+        Part(
             "gateway", "serving.gateway", ("--stable", stable, "--port", str(port)), f"http://{HOST}:{port}/health"
         ),
     ]
+
+
+def _environment(data: str | None, settings: Settings) -> dict[str, str]:
+    """What the parts are told of each other, and of the data that runs begin from."""
+    launcher = f"http://{HOST}:{settings.launcher.port}"
+    told = {
+        "FRAUD__DETECTOR__URL": f"http://{HOST}:{settings.detector.port}",
+        "FRAUD__LAUNCHER__URL": launcher,
+        "FRAUD__LAUNCHER__SCHEDULE": "true",
+        "FRAUD__EVENTS__LAUNCHER": launcher,
+        "FRAUD__EVENTS__SINKS": json.dumps([*settings.events.sinks, f"{launcher}/"]),
+    }
+    made = synthesized_path(settings).absolute()
+    base = data or settings.launcher.data or (str(made) if made.exists() else None)
+    return told | ({"FRAUD__LAUNCHER__DATA": base} if base else {})
 
 
 def announce(version: str, detector: str, key: str) -> None:
@@ -120,6 +143,7 @@ def _tell(bundle: Bundle, port: int, settings: Settings, out: Console) -> None:
     out.print(
         f"[bold]Model[/]      {bundle.version} at {url}/v1/models/{MODEL_NAME}:predict",
         f"[bold]Drift[/]      {url}/v1/models/{MODEL_NAME}/drift (or: fraudctl drift status)",
+        f"[bold]Runs[/]       http://{HOST}:{settings.launcher.port}/v1/runs (or: fraudctl runs)",
         f"[bold]Logs[/]       {settings.state.absolute() / 'logs'}",
         f"[bold]Try it[/]     curl {url}/v1/models/{MODEL_NAME}:predict -d '{{\"instances\": [[{row}]]}}'",
         "Ctrl-C stops all of it.",

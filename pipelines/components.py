@@ -16,12 +16,17 @@ component = functools.partial(dsl.component, base_image=IMAGE, install_kfp_packa
 
 @component
 def prepare(
-    data_uri: str, settings: str, prepared: dsl.Output[dsl.Dataset], profile: dsl.Output[dsl.HTML]
+    data_uri: str,
+    since: str,
+    as_of: str,
+    settings: str,
+    prepared: dsl.Output[dsl.Dataset],
+    profile: dsl.Output[dsl.HTML],
 ) -> None:
     """Read, validate, look for leaks, profile, hold out and sample the transactions."""
     from pipelines import tasks
 
-    tasks.prepare(data_uri, settings, prepared, profile)
+    tasks.prepare(data_uri, since, as_of, settings, prepared, profile)
 
 
 @component

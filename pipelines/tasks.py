@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from fraudkit.estimate import Estimate
 from fraudkit.settings import Settings, load_settings
+from pipelines.data.recent import Span
 from pipelines.evaluation.metrics import roc_curve
 from pipelines.evaluation.report import CARD, REPORT
 from pipelines.provenance import Run
@@ -46,10 +48,11 @@ class Classification(Artifact, Protocol):
         """Show a confusion matrix."""
 
 
-def prepare(data_uri: str, settings: str, prepared: Artifact, profile: Artifact) -> None:
+def prepare(data_uri: str, since: str, as_of: str, settings: str, prepared: Artifact, profile: Artifact) -> None:
     """Prepare the data; the profile is an HTML artifact of the run."""
-    found = preparing.prepare(data_uri, _settings(settings), Path(prepared.path), _print_progress)
-    prepared.metadata.update(data_sha256=found.data, rows=found.rows, frauds=found.frauds)
+    span = Span(datetime.fromisoformat(since), datetime.fromisoformat(as_of)) if since and as_of else None
+    found = preparing.prepare(data_uri, _settings(settings), Path(prepared.path), _print_progress, span)
+    prepared.metadata.update(data_sha256=found.identity, rows=found.rows, frauds=found.frauds)
     shutil.copyfile(Path(prepared.path) / preparing.PROFILE, profile.path)
 
 

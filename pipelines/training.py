@@ -20,6 +20,8 @@ def fraud_training(
     data_uri: str,
     run: str,
     trigger: str,
+    since: str = "",
+    as_of: str = "",
     settings: str = "{}",
     image: str = components.IMAGE,
 ) -> None:
@@ -29,6 +31,8 @@ def fraud_training(
         data_uri: The transactions: CSV, CSV.gz or Parquet.
         run: Name of the run.
         trigger: Key of what asked for it.
+        since: From when on logged transactions are learned from, RFC 3339; none are where it is empty.
+        as_of: What matured later is not known to the run, RFC 3339.
         settings: Settings that differ from the defaults, as JSON.
         image: The image that the tasks run in.
     """
@@ -40,7 +44,8 @@ def fraud_training(
         made.set_container_image(image)
         return made
 
-    prepared = task(components.prepare(data_uri=data_uri, settings=settings)).outputs["prepared"]
+    read = components.prepare(data_uri=data_uri, since=since, as_of=as_of, settings=settings)
+    prepared = task(read).outputs["prepared"]
     candidate = task(components.train(settings=settings, prepared=prepared)).outputs["candidate"]
     evaluated = task(components.evaluate(settings=settings, prepared=prepared, candidate=candidate))
     result = {

@@ -26,7 +26,7 @@ COMMANDS = [
     for line in block.splitlines()
 ]
 SERVERS = ("mlflow ui", "python -m serving.predictor")
-PLATFORM, WATCHED = "fraudctl up", "fraudctl drift"
+PLATFORM, WATCHED = "fraudctl up", ("fraudctl drift", "fraudctl launch", "fraudctl runs")
 
 pytestmark = pytest.mark.slow
 
@@ -133,7 +133,7 @@ def test_the_clients_lines_work_when_pasted_while_the_demo_serves(
 
 
 def test_the_engineers_and_platform_teams_commands_run_in_order(folder: Path, environment: dict[str, str]) -> None:
-    commands = [c for c in COMMANDS if not c.startswith(("make", "curl", PLATFORM, WATCHED))]
+    commands = [c for c in COMMANDS if not c.startswith(("make", "curl", PLATFORM, *WATCHED))]
     folder = folder / "engineer"  # without the demo's champion: a first model passes
     folder.mkdir()
     for command in commands:
@@ -153,8 +153,9 @@ def test_the_watchers_commands_work_while_the_platform_is_up(folder: Path, envir
     assert PLATFORM in COMMANDS
     folder = folder / "watcher"
     folder.mkdir()
-    port, detector = free_port(), free_port()
+    port, detector, launcher = free_port(), free_port(), free_port()
     ports = {"FRAUD__DETECTOR__PORT": str(detector), "FRAUD__DETECTOR__URL": f"http://127.0.0.1:{detector}"}
+    ports |= {"FRAUD__LAUNCHER__PORT": str(launcher), "FRAUD__LAUNCHER__URL": f"http://127.0.0.1:{launcher}"}
     here = f"{PLATFORM} --port {port}"
     with running(here, f"http://127.0.0.1:{port}/v1/models/fraud", folder, environment | ports):
         for command in (c for c in COMMANDS if c.startswith(WATCHED)):

@@ -54,6 +54,9 @@ def children(pid: int) -> dict[str, int]:
     return found
 
 
+PARTS = {"serving.predictor", "detectors", "detectors.evaluator", "pipelines.launcher", "serving.gateway"}
+
+
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -64,13 +67,16 @@ def alive(pid: int) -> bool:
 
 class Platform:
     def __init__(self, state: Path, data: Path | None) -> None:
-        self.port, self.detector = free_port(), free_port()
+        self.port, self.detector, self.launcher = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD")}
         self.environment = kept | {
             "FRAUD_STATE": str(state),
             "FRAUD__DETECTOR__PORT": str(self.detector),
             "FRAUD__DETECTOR__URL": f"http://127.0.0.1:{self.detector}",
+            "FRAUD__LAUNCHER__PORT": str(self.launcher),
+            "FRAUD__LAUNCHER__URL": f"http://127.0.0.1:{self.launcher}",
+            "FRAUD__LAUNCHER__POLL_SECONDS": "0.2",
             "FRAUD__DETECTOR__BUCKET_SECONDS": "1",
             "FRAUD__DETECTOR__LATENESS_SECONDS": "1",
             "FRAUD__DETECTOR__WINDOW_ROWS": "200",
@@ -98,6 +104,18 @@ def platform(state: Path, real_sample: Path) -> Iterator[Platform]:
     yield started
     if started.process.poll() is None:
         started.process.kill()
+
+
+def test_a_run_by_hand_on_the_same_data_has_no_gain_and_its_key_starts_no_second_one(platform: Platform) -> None:
+    done = platform.run("launch", "--key", "again", "--reason", "to see", "--wait", "--json")
+    record = json.loads(done.stdout)
+    assert (done.returncode, record["state"]) == (1, "run"), done.stderr
+    assert (record["run"]["outcome"], record["run"]["reason"]) == ("no_gain", "to see")
+    again = platform.run("launch", "--key", "again")
+    assert again.returncode == 1
+    assert "asked for before" in again.stdout
+    listed = json.loads(platform.run("runs", "--json").stdout)
+    assert [run["key"] for run in listed] == ["manual-again"]
 
 
 def test_the_platform_scores_watches_and_takes_labels(platform: Platform, tmp_path: Path) -> None:
@@ -129,7 +147,7 @@ def test_the_platform_scores_watches_and_takes_labels(platform: Platform, tmp_pa
 
 def test_a_part_that_dies_is_started_again(platform: Platform) -> None:
     parts = children(platform.process.pid)
-    assert parts.keys() == {"serving.predictor", "detectors", "detectors.evaluator", "serving.gateway"}
+    assert parts.keys() == PARTS
     os.kill(parts["detectors"], signal.SIGKILL)
     # Scoring goes on without it.
     row = {"instances": traffic(1, 1).tolist()}
@@ -154,7 +172,7 @@ def test_a_signal_ends_all_of_it(platform: Platform) -> None:
 def test_when_it_is_killed_its_parts_end_too(state: Path, platform: Platform) -> None:
     again = Platform(state, None)
     parts = children(again.process.pid)
-    assert len(parts) == 4
+    assert parts.keys() == PARTS
     # The model is watched already: its detector was not bound anew.
     database = Database(f"sqlite:///{state / 'detector.db'}")
     with database.read() as connection:

@@ -350,7 +350,7 @@ ESTIMATES = st.tuples(*[st.floats(allow_nan=True)] * 3).map(lambda numbers: Esti
     *[ESTIMATES] * 3,
     st.none() | ESTIMATES,
     st.none() | ESTIMATES,
-    st.none() | st.builds(RecentFacts, ESTIMATES, ESTIMATES, st.booleans()),
+    st.none() | st.builds(RecentFacts, ESTIMATES, ESTIMATES),
 )
 def test_no_facts_whatever_pass_without_a_sure_gain(
     scorer_error: float,
