@@ -24,6 +24,7 @@ from fraudkit.errors import InvalidInput
 from fraudkit.policy.drift import DriftRules
 from fraudkit.policy.gate import GateThresholds
 from fraudkit.policy.retrain import RetrainThresholds
+from fraudkit.policy.rollout import RolloutRules
 
 MODEL_NAME = "fraud"
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -278,6 +279,32 @@ class LauncherSettings(_Section):
     kfp: KfpSettings = KfpSettings()
 
 
+class RolloutSettings(_Section):
+    """The roll-out controller.
+
+    Attributes:
+        host: Address to listen on; loopback unless told otherwise.
+        port: HTTP port.
+        url: Where the other parts reach it; without it a run ends with the registration of its model.
+        target: Where models serve: servers of this machine behind the gateway, or an InferenceService of KServe.
+        namespace: Of the InferenceService.
+        gateway: Where the gateway of this machine is.
+        poll_seconds: How often what is there is looked at, …
+        label_seconds: … and how often labels and scores are.
+        rules: How a canary is judged.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8084
+    url: str | None = None
+    target: Literal["local", "kserve"] = "local"
+    namespace: str = "default"
+    gateway: str = "http://127.0.0.1:8080"
+    poll_seconds: Annotated[float, Field(gt=0)] = 2.0
+    label_seconds: Annotated[float, Field(gt=0)] = 30.0
+    rules: RolloutRules = RolloutRules()
+
+
 class EventSettings(_Section):
     """Events to other systems.
 
@@ -324,6 +351,7 @@ class Settings(BaseSettings):
     labels: LabelSettings = LabelSettings()
     events: EventSettings = EventSettings()
     launcher: LauncherSettings = LauncherSettings()
+    rollout: RolloutSettings = RolloutSettings()
 
     @property
     def bundle_folder(self) -> Path:

@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from fraudkit.client import get
 from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.schema import INPUTS, FloatArray, hour_of_day
 from fraudkit.settings import Settings
@@ -30,7 +30,6 @@ from pipelines.data.rowhash import below, content_hash, keyed
 HELD: Final = 0.3
 """Share of the matured rows that is held out."""
 TRIES: Final = 5
-SECONDS: Final = 60.0
 _HOURS: Final = 24
 
 
@@ -207,33 +206,21 @@ def _table(settings: Settings, what: str, **times: datetime) -> pa.Table:
     """What the detector streams as Parquet."""
     url = f"{settings.detector.url.rstrip('/')}/v1/{what}"
     parameters = {name: moment.astimezone(UTC).isoformat() for name, moment in times.items()}
-    content = _patiently(lambda: _get(url, parameters))
+    content = _patiently(lambda: get(url, parameters))
     try:
         return pq.read_table(io.BytesIO(content))
     except (pa.ArrowException, OSError) as error:
         raise PermanentError(f"{url} did not give Parquet: {error}") from error
 
 
-def _patiently(get: Callable[[], bytes]) -> bytes:
+def _patiently(ask: Callable[[], bytes]) -> bytes:
     wait = 0.5
     for left in reversed(range(TRIES)):
         try:
-            return get()
+            return ask()
         except TemporaryError:
             if not left:
                 raise
             time.sleep(wait)
             wait *= 2
     raise AssertionError  # the last try returns or raises
-
-
-def _get(url: str, parameters: dict[str, str]) -> bytes:
-    try:
-        answer = httpx.get(url, params=parameters, timeout=SECONDS)
-    except httpx.HTTPError as error:
-        raise TemporaryError(f"the detector at {url} does not answer: {error or type(error).__name__}") from error
-    if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        raise TemporaryError(f"{url} answered {answer.status_code}: {answer.text[:200]}")
-    if not answer.is_success:
-        raise PermanentError(f"{url} answered {answer.status_code}: {answer.text[:200]}")
-    return answer.content

@@ -46,12 +46,13 @@ class Process:
             raise
 
 
-def start(module: str, folder: Path, **variables: str) -> Process:
+def start(module: str, folder: Path, arguments: tuple[str, ...] = (), **variables: str) -> Process:
     """A part, once its first line of log is there."""
     folder.mkdir(parents=True, exist_ok=True)
     stderr = folder / f"{module}-{time.monotonic_ns()}.log"
     with stderr.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-m", module], stderr=file, env=os.environ | variables)
+        command = [sys.executable, "-m", module, *arguments]
+        process = subprocess.Popen(command, stderr=file, env=os.environ | variables)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         first, newline, _ = stderr.read_text().partition("\n")

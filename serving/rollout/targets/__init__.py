@@ -87,5 +87,12 @@ class Target(Protocol):
             TemporaryError: It cannot be said now.
         """
 
+    def fallbacks(self) -> int:
+        """Counter of the requests that stable answered because the canary did not.
+
+        Raises:
+            TemporaryError: It cannot be said now.
+        """
+
     def close(self) -> None:
         """Let go of what this process holds; who serves goes on where it can."""

@@ -278,6 +278,10 @@ class KserveTarget:
             found[sides[pod["metadata"]["labels"]["serving.knative.dev/revision"]]].append(_url(pod))
         return {side: tuple(sorted(urls)) for side, urls in found.items()}
 
+    def fallbacks(self) -> int:
+        """Knative asks nobody else when a canary fails: its errors are the callers'."""
+        return 0
+
     def close(self) -> None:
         """See `Target.close`."""
         self._client.close()

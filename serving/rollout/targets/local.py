@@ -22,6 +22,7 @@ from typing import Final, Literal
 
 import httpx
 import structlog
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fraudkit.errors import PermanentError, TemporaryError
@@ -163,6 +164,17 @@ class LocalTarget:
         self._bury()
         found = ((side, self._ready(version)) for side, version in _sides(wanted))
         return {side: (server.url,) if server else () for side, server in found}
+
+    def fallbacks(self) -> int:
+        """The gateway's counter."""
+        try:
+            text = self._client.get(f"{self._gateway}/metrics").raise_for_status().text
+        except httpx.HTTPError as error:
+            raise TemporaryError(f"the gateway at {self._gateway} gave no metrics: {error}") from error
+        for family in text_string_to_metric_families(text):
+            if family.name == "fraud_gateway_fallbacks":
+                return int(family.samples[0].value)
+        raise PermanentError(f"the gateway at {self._gateway} does not count fallbacks: is this its URL?")
 
     def close(self) -> None:
         """Let go of connections; the servers go on."""

@@ -1,0 +1,88 @@
+"""Start the roll-out controller, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Final
+
+import structlog
+
+from fraudkit import logs
+from fraudkit.api import MAX_BYTES, READ_SECONDS
+from fraudkit.errors import FraudError, InvalidInput, PermanentError
+from fraudkit.http import Server, config, listen
+from fraudkit.settings import Settings, load_settings
+from serving.rollout.app import RolloutApi
+from serving.rollout.controller import Controller, Loop
+from serving.rollout.evidence import Evidence
+from serving.rollout.store import FileStore
+from serving.rollout.targets.local import LocalTarget
+
+log = structlog.get_logger()
+
+STOP_SECONDS: Final = 10.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve; 0 after a signal, 1 when it cannot, 2 on wrong use."""
+    logs.configure()
+    try:
+        settings = load_settings()
+        parser = argparse.ArgumentParser("python -m serving.rollout", description=__doc__)
+        parser.add_argument("--host", default=settings.rollout.host, help="The address to listen on.")
+        parser.add_argument(
+            "--port", type=int, default=settings.rollout.port, help="The port; 0 takes a free one."
+        )
+        options = parser.parse_args(arguments)
+        serve(settings, options.host, options.port)
+    except FraudError as error:
+        print(f"rollout: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
+        return 2 if isinstance(error, InvalidInput) else 1
+    return 0
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until a signal.
+
+    Raises:
+        PermanentError: The address cannot be listened on, another controller is at work, or this one has failed.
+    """
+    own, failures = settings.rollout, threading.Event()
+
+    def failed() -> None:
+        failures.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if own.target != "local":
+        raise InvalidInput(f"rollout.target: {own.target!r} has no store for its state yet; it must be local")
+    store = FileStore(settings.state / "rollout.json")
+    target = LocalTarget(settings.bundle_folder, own.gateway, settings.state / "servers")
+    evidence = Evidence(settings.bundle_folder, settings.detector.url, own.rules.skew_tolerance)
+    controller = Controller(store, target, evidence, own.rules, settings.events, own.label_seconds, time.time)
+    loop = Loop(controller, own.poll_seconds, failed)
+    listener = listen(host, port)
+    server = Server(config(RolloutApi(controller).app(), 2 * MAX_BYTES, 5), READ_SECONDS)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, server.handle_exit)
+    at, number = listener.getsockname()[:2]
+    log.info("rollout started", host=at, port=number, champion=controller.state.champion)
+    loop.start()
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(server.serve(sockets=[listener]))
+    loop.stop(STOP_SECONDS)
+    target.stop_all()
+    target.close()
+    store.close()
+    log.info("rollout stopped")
+    if failures.is_set():
+        raise PermanentError("the controller has failed; its log says how")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Where the controller's state is kept, whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from fraudkit.errors import PermanentError, TemporaryError
+from serving.rollout.state import State
+
+
+class Store(Protocol):
+    """Keeps the state of one controller at a time."""
+
+    def load(self) -> State:
+        """The state as it was saved last.
+
+        Raises:
+            PermanentError: It cannot be read.
+        """
+
+    def save(self, state: State) -> None:
+        """Keep the state; when this returns it survives anything.
+
+        Raises:
+            TemporaryError: It was not kept, or another controller kept its own meanwhile.
+        """
+
+
+class FileStore:
+    """A file of this machine, locked for as long as the store is there.
+
+    Args:
+        path: The file.
+
+    Raises:
+        PermanentError: Another controller has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = self._path.with_suffix(".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise PermanentError(f"another controller keeps its state in {self._path}") from None
+
+    def load(self) -> State:
+        """What the file says; a new state where there is none."""
+        try:
+            return State.model_validate_json(self._path.read_bytes())
+        except FileNotFoundError:
+            return State()
+        except (OSError, ValidationError) as error:
+            said = " ".join(str(error).split())
+            raise PermanentError(f"{self._path} is not the state of a controller: {said}") from error
+
+    def save(self, state: State) -> None:
+        """Write it beside its place, bring it to the disk, and rename."""
+        unfinished = self._path.with_suffix(".unfinished")
+        try:
+            with unfinished.open("wb") as file:
+                file.write(state.model_dump_json(indent=1).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(self._path)
+        except OSError as error:
+            raise TemporaryError(f"{self._path} cannot be written: {error}") from error
+
+    def close(self) -> None:
+        """Let another controller have it."""
+        self._lock.close()
