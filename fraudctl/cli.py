@@ -22,6 +22,9 @@ app.add_typer(data_app, name="data")
 drift_app = typer.Typer(help="Ask the detector what it says of live traffic.", no_args_is_help=True)
 app.add_typer(drift_app, name="drift")
 
+rollout_app = typer.Typer(help="Look at roll-outs, and take them in hand.", no_args_is_help=True)
+app.add_typer(rollout_app, name="rollout")
+
 errors = Console(stderr=True)
 out = Console()
 
@@ -321,6 +324,65 @@ def runs(
         typer.echo(dumps([record.model_dump() for record in records], indent=1))
     else:
         show_runs(records, out)
+
+
+ControllerUrl = Annotated[
+    str | None, typer.Option("--url", help="The controller's address; from the settings if left out.")
+]
+Named = Annotated[str | None, typer.Option("--id", help="Id or key of the roll-out; the newest if left out.")]
+Why = Annotated[str, typer.Option("--reason", help="Why; it stays on record with your name.")]
+
+
+@rollout_app.command("status")
+def rollout_status(
+    url: ControllerUrl = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
+    """The roll-outs, and what was said at each step of the newest one."""
+    from json import dumps
+
+    from fraudctl.rollout import rollouts, show
+
+    records = rollouts(_controller(url))
+    if json:
+        typer.echo(dumps([record.model_dump() for record in records], indent=1))
+    else:
+        show(records, out)
+
+
+@rollout_app.command("pause")
+def rollout_pause(reason: Why, name: Named = None, url: ControllerUrl = None) -> None:
+    """Leave traffic as it is, and judge nothing."""
+    _take_in_hand("pause", name, reason, url)
+
+
+@rollout_app.command("resume")
+def rollout_resume(reason: Why, name: Named = None, url: ControllerUrl = None) -> None:
+    """Go on: after a pause, or after another hand changed the traffic."""
+    _take_in_hand("resume", name, reason, url)
+
+
+@rollout_app.command("promote")
+def rollout_promote(reason: Why, name: Named = None, url: ControllerUrl = None) -> None:
+    """Give the challenger all traffic now; or confirm a promotion that is provisional."""
+    _take_in_hand("promote", name, reason, url)
+
+
+@rollout_app.command("rollback")
+def rollout_rollback(reason: Why, name: Named = None, url: ControllerUrl = None) -> None:
+    """Give the former champion all traffic."""
+    _take_in_hand("rollback", name, reason, url)
+
+
+def _take_in_hand(action: str, name: str | None, reason: str, url: str | None) -> None:
+    from fraudctl.rollout import act, show
+
+    show((act(_controller(url), action, name, reason),), out)
+
+
+def _controller(url: str | None) -> str:
+    settings = _settings().rollout
+    return (url or settings.url or f"http://127.0.0.1:{settings.port}").rstrip("/")
 
 
 @app.command()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.settings import MODEL_NAME, Settings
+from pipelines.controller import champion as serving_champion
 from pipelines.data.sources import without_secrets
 
 if TYPE_CHECKING:
@@ -66,11 +67,13 @@ class Tracking:
             self._client = MlflowClient(self._uri, self._uri)
 
     def champion(self) -> str | None:
-        """Bundle version of the champion, or None before there is one.
+        """Bundle version of the champion, or None before there is one; the controller knows, where there is one.
 
         Raises:
             PermanentError: The alias names a version that is not there: no gate could compare with it.
         """
+        if self._settings.rollout.url:
+            return serving_champion(self._settings.rollout.url)
         from mlflow.exceptions import MlflowException
 
         with _translated(self._uri):
@@ -141,6 +144,13 @@ class Tracking:
             for alias in aliases:
                 self._client.set_registered_model_alias(MODEL_NAME, alias, number)
         return aliases
+
+    def promoted(self, version: str) -> None:
+        """Move the alias of the champion to a version that serves now, so that people see it there too."""
+        with _translated(self._uri), self._alone():
+            known = self._versions(VERSION_TAG, version)
+            if known:
+                self._client.set_registered_model_alias(MODEL_NAME, CHAMPION, known[0].version)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -12,15 +13,18 @@ from fraudkit import logs
 from fraudkit.errors import FraudError, TemporaryError
 from fraudkit.policy.gate import GateVerdict
 from fraudkit.settings import Settings, load_settings
+from pipelines.controller import roll_out
 from pipelines.data.recent import Span
 from pipelines.launcher.backends import Order, Result
 from pipelines.launcher.local import Ended, alone, read_ended, read_order, write_ended
 from pipelines.local import Finished, run_pipeline
 from pipelines.provenance import Run
+from pipelines.tracking import Tracking
 
 log = structlog.get_logger()
 
-NO_GAIN = "no_gain"
+NO_GAIN: Final = "no_gain"
+CHALLENGER: Final = "challenger"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,7 +56,13 @@ def run(order: Order, settings: Settings) -> Result:
     """
     named = Run(name=f"{order.key}-{order.attempt}", trigger=order.key)
     span = None if order.since is None else Span(order.since, order.as_of)
-    return result_of(run_pipeline(order.data_uri, settings, named, _log_progress, span=span))
+    result = result_of(run_pipeline(order.data_uri, settings, named, _log_progress, span=span))
+    if result.outcome != CHALLENGER or settings.rollout.url is None:
+        return result
+    rolled_out = roll_out(settings.rollout.url, result, order.key)
+    if rolled_out.outcome == "promoted" and rolled_out.version:
+        Tracking(settings).promoted(rolled_out.version)
+    return rolled_out
 
 
 def result_of(finished: Finished) -> Result:
@@ -64,7 +74,7 @@ def result_of(finished: Finished) -> Result:
         return Result(
             outcome=outcome, reason=verdict.reason, message=verdict.message, version=finished.evaluation.version
         )
-    outcome = "promoted" if "champion" in finished.conclusion.aliases else "challenger"
+    outcome = "promoted" if "champion" in finished.conclusion.aliases else CHALLENGER
     return Result(outcome=outcome, reason=verdict.reason, message=verdict.message, version=version)
 
 

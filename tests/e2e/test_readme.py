@@ -26,7 +26,7 @@ COMMANDS = [
     for line in block.splitlines()
 ]
 SERVERS = ("mlflow ui", "python -m serving.predictor")
-PLATFORM, WATCHED = "fraudctl up", ("fraudctl drift", "fraudctl launch", "fraudctl runs")
+PLATFORM, WATCHED = "fraudctl up", ("fraudctl drift", "fraudctl launch", "fraudctl runs", "fraudctl rollout")
 
 pytestmark = pytest.mark.slow
 
@@ -153,8 +153,9 @@ def test_the_watchers_commands_work_while_the_platform_is_up(folder: Path, envir
     assert PLATFORM in COMMANDS
     folder = folder / "watcher"
     folder.mkdir()
-    port, detector, launcher = free_port(), free_port(), free_port()
+    port, detector, launcher, controller = (free_port() for _ in range(4))
     ports = {"FRAUD__DETECTOR__PORT": str(detector), "FRAUD__DETECTOR__URL": f"http://127.0.0.1:{detector}"}
+    ports |= {"FRAUD__ROLLOUT__PORT": str(controller)}
     ports |= {"FRAUD__LAUNCHER__PORT": str(launcher), "FRAUD__LAUNCHER__URL": f"http://127.0.0.1:{launcher}"}
     here = f"{PLATFORM} --port {port}"
     with running(here, f"http://127.0.0.1:{port}/v1/models/fraud", folder, environment | ports):

@@ -54,7 +54,7 @@ def children(pid: int) -> dict[str, int]:
     return found
 
 
-PARTS = {"serving.predictor", "detectors", "detectors.evaluator", "pipelines.launcher", "serving.gateway"}
+PARTS = {"detectors", "detectors.evaluator", "pipelines.launcher", "serving.rollout", "serving.gateway"}
 
 
 def alive(pid: int) -> bool:
@@ -65,9 +65,23 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+def serving(state: Path) -> list[str]:
+    """The command lines of the predictors of a state folder."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                line = (folder / "cmdline").read_text().replace("\0", " ")
+            except OSError:
+                continue
+            if "serving.predictor" in line and str(state) in line:
+                found.append(line)
+    return found
+
+
 class Platform:
     def __init__(self, state: Path, data: Path | None) -> None:
-        self.port, self.detector, self.launcher = free_port(), free_port(), free_port()
+        self.port, self.detector, self.launcher, self.controller = (free_port() for _ in range(4))
         self.url = f"http://127.0.0.1:{self.port}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD")}
         self.environment = kept | {
@@ -75,6 +89,7 @@ class Platform:
             "FRAUD__DETECTOR__PORT": str(self.detector),
             "FRAUD__DETECTOR__URL": f"http://127.0.0.1:{self.detector}",
             "FRAUD__LAUNCHER__PORT": str(self.launcher),
+            "FRAUD__ROLLOUT__PORT": str(self.controller),
             "FRAUD__LAUNCHER__URL": f"http://127.0.0.1:{self.launcher}",
             "FRAUD__LAUNCHER__POLL_SECONDS": "0.2",
             "FRAUD__DETECTOR__BUCKET_SECONDS": "1",
@@ -178,6 +193,7 @@ def test_when_it_is_killed_its_parts_end_too(state: Path, platform: Platform) ->
     with database.read() as connection:
         assert connection.execute(select(func.count()).select_from(BINDINGS)).scalar_one() == 1
     database.close()
+    assert serving(state)
     again.process.kill()
     again.process.wait()
-    wait_until(lambda: not any(alive(pid) for pid in parts.values()), 40)
+    wait_until(lambda: not any(alive(pid) for pid in parts.values()) and not serving(state), 60)
