@@ -115,7 +115,10 @@ class Retraining:
                 _Runs.model_validate_json(
                     self._client.get(f"{url}/v1/runs", params=params).raise_for_status().content
                 )
-                for params in ({"active": "true"}, {"last": str(self._settings.retrain.rejected)})
+                for params in (
+                    {"active": "true"},
+                    {"last": str(self._settings.retrain.rejected), "trigger": "drift"},
+                )
             )
             unheard = self._unheard(url, kept)
         except (httpx.HTTPError, ValidationError) as error:

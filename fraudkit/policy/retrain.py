@@ -13,6 +13,8 @@ HOURS: Final = 24
 DECISIVE: Final = frozenset({"alert_rate", "labels"})
 """Channels whose move alone is worth a new model."""
 SCORE: Final = "score"
+REJECTED: Final = frozenset({"rejected", "no_gain", "rolled_back"})
+"""How a run ends whose model does not stay: refused by the gate, or taken out of traffic again."""
 
 
 class RetrainThresholds(BaseModel):
@@ -45,7 +47,7 @@ class Launched:
 
     Attributes:
         active: Keys of runs that are going on.
-        outcomes: Of the last runs, newest first: `promoted`, `rejected`, `coalesced`, `failed`, …
+        outcomes: Of the last runs that a drift asked for, newest first: `promoted`, `rejected`, `failed`, …
         attempts: Runs that were asked for by this drift of this model, whatever became of them.
         last: When the last of them was asked for, or the model promoted [s, UTC].
         frauds_then: Matured frauds of this drift when it was asked for.
@@ -139,7 +141,7 @@ def _enough(facts: DriftFacts, launched: Launched, thresholds: RetrainThresholds
 def _rejected_in_a_row(outcomes: tuple[str, ...]) -> int:
     count = 0
     for outcome in outcomes:
-        if outcome != "rejected":
+        if outcome not in REJECTED:
             break
         count += 1
     return count

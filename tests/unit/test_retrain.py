@@ -59,7 +59,7 @@ def test_score_alert_rate_and_labels_need_no_second_column(change: dict[str, tup
 
 
 def test_three_rejected_challengers_in_a_row_call_a_person() -> None:
-    outcomes = ("rejected",) * 3
+    outcomes = ("rejected", "no_gain", "rolled_back")
     verdict = decide(replace(READY, launched=Launched(outcomes=outcomes)), THRESHOLDS, NOW)
     assert (verdict.outcome, verdict.reason) == (Outcome.FAIL, "rejected_repeatedly")
     again = ("rejected", "rejected", "promoted", "rejected")
