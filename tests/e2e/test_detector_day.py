@@ -30,7 +30,7 @@ from pipelines.data.synthesize import Shift
 
 pytestmark = pytest.mark.slow
 EACH = 5
-KILLS = 50
+KILLS = 20
 RETRAIN = {"frauds": 1, "rows": 1, "hour_rows": 0}
 
 
@@ -212,7 +212,7 @@ def same(expected: Any, seen: Any) -> None:
     assert any("drift-detected" in name for name, _ in seen[1])
 
 
-def test_a_day_with_fifty_kills_is_the_same_day(watched: Bundle, sink: Sink, tmp_path: Path) -> None:
+def test_a_day_with_many_kills_is_the_same_day(watched: Bundle, sink: Sink, tmp_path: Path) -> None:
     events = posted(day(), random.Random(1))  # noqa: S311
 
     def trouble(replay: Replay, chance: random.Random) -> None:

@@ -15,7 +15,7 @@ from detectors_running import Process, start
 
 pytestmark = pytest.mark.slow
 
-KEYS, DELIVERIES, KILLS = 20, 5, 3
+KEYS, DELIVERIES, KILLS = 15, 4, 2
 
 
 class Pair:

@@ -182,12 +182,12 @@ def test_a_sender_that_falls_silent_is_let_go(database_url: str, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_twenty_thousand_events_of_nonsense_are_answered_and_counted(detector: Process) -> None:
+def test_thousands_of_events_of_nonsense_are_answered_and_counted(detector: Process) -> None:
     chance, before = random.Random(11), 0  # noqa: S311
     now = time.time()
     sound = [posted_request("s", now, rows_of(2)), posted_answer("s", now, (0.1, 0.2))]
     with httpx.Client(base_url=detector.url) as client:
-        for number in range(20_000):
+        for number in range(8_000):
             headers, body = chance.choice(sound)
             headers = dict(headers)
             content = bytearray(body)
@@ -215,7 +215,7 @@ def test_twenty_thousand_events_of_nonsense_are_answered_and_counted(detector: P
             assert (answer.status_code, answer.content) == (200, b"")
     seen = settle(detector.url)
     outcomes = {name: count for name, count in seen.items() if name.startswith("fraud_events_total/")}
-    assert seen["fraud_intake_seq"] == sum(outcomes.values()) == 20_000
+    assert seen["fraud_intake_seq"] == sum(outcomes.values()) == 8_000
     assert (
         sum(n for name, n in seen.items() if name.startswith("fraud_events_rejected_total/"))
         == (outcomes["fraud_events_total/rejected"])
