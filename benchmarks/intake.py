@@ -18,17 +18,27 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from fraudctl.up import announce
+from fraudkit.events import CONTENT_TYPE, ModelPromoted, encode
 from fraudkit.schema import INPUTS
+from fraudkit.settings import MODEL_NAME
 
 HOST = "127.0.0.1"
 CONNECTIONS = 32
 TICK = 0.001
 MEMORY_SAMPLES = 5
+
+
+def announce(version: str, detector: str) -> None:
+    """Bind the detector to a model."""
+    promoted = ModelPromoted(model=MODEL_NAME, version=version, key="benchmark", by="benchmark")
+    body = encode(promoted, "/benchmark", datetime.now(UTC)).encode()
+    request = urllib.request.Request(f"{detector}/", body, {"content-type": CONTENT_TYPE})
+    urllib.request.urlopen(request).close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,7 @@ def main() -> None:
             port = started(log)
             if options.bundle:
                 settings |= {"FRAUD__BUNDLES": str(options.bundle.parent), "FRAUD__DETECTOR__ENGINE": "scipy"}
-                announce(options.bundle.name, f"http://{HOST}:{port}", "benchmark")
+                announce(options.bundle.name, f"http://{HOST}:{port}")
                 with (Path(folder) / "evaluator").open("wb") as stderr:
                     command = [sys.executable, "-m", "detectors.evaluator"]
                     evaluator = subprocess.Popen(command, stderr=stderr, env=os.environ | settings)
