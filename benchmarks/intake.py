@@ -37,8 +37,8 @@ def announce(version: str, detector: str) -> None:
     """Bind the detector to a model."""
     promoted = ModelPromoted(model=MODEL_NAME, version=version, key="benchmark", by="benchmark")
     body = encode(promoted, "/benchmark", datetime.now(UTC)).encode()
-    request = urllib.request.Request(f"{detector}/", body, {"content-type": CONTENT_TYPE})
-    urllib.request.urlopen(request).close()
+    request = urllib.request.Request(f"{detector}/", body, {"content-type": CONTENT_TYPE})  # noqa: S310
+    urllib.request.urlopen(request).close()  # noqa: S310
 
 
 @dataclass(frozen=True, slots=True)
