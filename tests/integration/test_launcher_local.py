@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -85,7 +87,8 @@ def test_a_folder_is_for_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("pipelines.launcher.local._LOCK_SECONDS", 0.1)
     with alone(tmp_path) as mine, alone(tmp_path) as also:
         assert (mine, also) == (True, False)
-        assert job.main([str(tmp_path)]) == 0
+        done = subprocess.run([sys.executable, "-m", "pipelines.launcher.job", str(tmp_path)], check=False)
+        assert done.returncode == 0
         assert read_ended(tmp_path) is None
 
 
