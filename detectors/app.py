@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from detectors.intake import Intake
 from fraudkit.api import Api
+from fraudkit.database import error_handlers
 from fraudkit.http import Field
 from fraudkit.settings import DetectorSettings
 
@@ -40,7 +41,7 @@ class Detector:
             Route("/health", self._health),
             Route("/metrics", self._metrics),
         ]
-        self._app = Api([*own, *api], "detector")
+        self._app = Api([*own, *api], error_handlers("detector"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that could not be answered at once."""

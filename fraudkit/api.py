@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import orjson
-import structlog
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -19,11 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from fraudkit.database import is_temporary
 from fraudkit.errors import InvalidInput
 from fraudkit.http import Field
-
-log = structlog.get_logger()
 
 MAX_BYTES: Final = 1024 * 1024
 """Most bytes of a body of an API that takes no data."""
@@ -122,22 +117,14 @@ class Api:
 
     Args:
         routes: The paths.
-        name: What its database's owner is called in errors.
+        handlers: What becomes of other errors than a caller's.
     """
 
     at_once: frozenset[bytes] = frozenset()
 
-    def __init__(self, routes: Sequence[BaseRoute], name: str) -> None:
-        async def database(_: Request, error: SQLAlchemyError) -> Response:
-            """The database is away, or is not what it should be: the log says more than a caller needs to know."""
-            log.error("request failed", reason=str(error))
-            if not is_temporary(error):
-                return JSONResponse({"error": f"the {name} failed; its log says how"}, 500)
-            said = f"the {name}'s database is away; try again"
-            return JSONResponse({"error": said}, 503, headers={"retry-after": "5"})
-
-        handlers: dict[Any, Any] = {InvalidInput: _invalid, HTTPException: _http, SQLAlchemyError: database}
-        self._app = Starlette(routes=list(routes), exception_handlers=handlers)
+    def __init__(self, routes: Sequence[BaseRoute], handlers: Mapping[Any, Any] | None = None) -> None:
+        own: dict[Any, Any] = {InvalidInput: _invalid, HTTPException: _http}
+        self._app = Starlette(routes=list(routes), exception_handlers=own | dict(handlers or {}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

@@ -12,12 +12,22 @@ from typing import Any, Final
 import alembic.command
 import alembic.config
 import sqlalchemy
+import structlog
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
 from fraudkit.errors import InvalidInput
+
+log = structlog.get_logger()
 
 _BUSY_SECONDS: Final = 10
 
@@ -92,6 +102,21 @@ def is_temporary(error: Exception) -> bool:
     return isinstance(error, OperationalError | InterfaceError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
     )
+
+
+def error_handlers(name: str) -> dict[type[Exception], Any]:
+    """What an API says when its database is away, or is not what it should be; `name` is the part's."""
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+
+    async def tell(_: Request, error: SQLAlchemyError) -> JSONResponse:
+        log.error("request failed", reason=str(error))  # which says more than a caller needs to know
+        if not is_temporary(error):
+            return JSONResponse({"error": f"the {name} failed; its log says how"}, 500)
+        said = f"the {name}'s database is away; try again"
+        return JSONResponse({"error": said}, 503, headers={"retry-after": "5"})
+
+    return {SQLAlchemyError: tell}
 
 
 def lock_number(name: str) -> int:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fraudkit.api import Api, body_of, document, limit, only, parsed
+from fraudkit.database import error_handlers
 from fraudkit.errors import InvalidInput
 from fraudkit.events import RetrainRequested, event_type
 from pipelines.launcher.asking import Asking
@@ -48,7 +49,7 @@ class LauncherApi:
             Route("/health", self._health),
             Route("/metrics", self._metrics),
         ]
-        return Api(routes, "launcher")
+        return Api(routes, error_handlers("launcher"))
 
     async def _event(self, request: Request) -> Response:
         """Start a run for `retrain.requested`; all else informs.

@@ -69,7 +69,7 @@ class RolloutApi:
             Route("/health", self._health),
             Route("/metrics", self._metrics),
         ]
-        return Api(routes, "controller")
+        return Api(routes)
 
     async def _ask(self, request: Request) -> Response:
         asked = parsed(RolloutRequest, await body_of(request))

@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 import structlog
 
-from fraudkit.errors import FraudError, PermanentError, TemporaryError
+from fraudkit.errors import FraudError
 from fraudkit.events import CONTENT_TYPE, EventData, ModelPromoted, ModelRolledBack, encode
 from fraudkit.policy.rollout import Labelled, RolloutRules
 from fraudkit.settings import MODEL_NAME, EventSettings
@@ -105,8 +105,7 @@ class Controller:
         """
         goal = wanted(self._state, self._percents)
         if goal is not None:
-            self._reach(goal)
-            self._judge(goal)
+            self._judge(goal, self._reach(goal))
             self._look_after()
         self._deliver()
 
@@ -122,11 +121,10 @@ class Controller:
         self._change(lambda state: engine.settle(_marked(state, observed), observed, self._clock()))
         return observed
 
-    def _judge(self, goal: Wanted) -> None:
+    def _judge(self, goal: Wanted, observed: Observed) -> None:
         rollout = self._state.going_on
         if rollout is None or rollout.status not in _JUDGED or wanted(self._state, self._percents) != goal:
             return
-        observed = self._target.observe(goal, self._state.mark)
         if rollout.settled:
             self._count(rollout, self._counts(rollout, goal))
         labelled = self._labels(rollout)
@@ -292,7 +290,7 @@ class Loop:
     def _tick(self) -> None:
         try:
             self._controller.tick()
-        except (TemporaryError, PermanentError, FraudError) as error:
+        except FraudError as error:
             # What a person has to mend is tried again too: the service goes on meanwhile as it is.
             if str(error) != self._trouble:
                 log.warning("the roll-out has to wait", reason=str(error))

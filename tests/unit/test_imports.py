@@ -15,7 +15,7 @@ import fraudkit
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("alibi_detect", "kfp", "kserve", "mlflow", "pandas", "pyarrow", "scipy", "sklearn", "sqlalchemy", "yaml")
-OF_SERVICES = {"fraudkit.api": {"sqlalchemy"}, "fraudkit.database": {"sqlalchemy"}}
+OF_SERVICES = {"fraudkit.database": {"sqlalchemy"}}
 """What only parts with a database import."""
 MODULES = ["fraudkit", *(module.name for module in pkgutil.walk_packages(fraudkit.__path__, "fraudkit."))]
 
