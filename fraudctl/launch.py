@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from datetime import UTC, datetime
 from typing import Final
 
-import httpx
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fraudkit.errors import InvalidInput, PermanentError
+from fraudctl.asking import ask, who
 
 POLL_SECONDS: Final = 1.0
-SECONDS: Final = 30.0
+PART: Final = "launcher"
 
 
 class RunRecord(BaseModel):
@@ -61,8 +59,10 @@ def launch(url: str, key: str, data: str | None, reason: str) -> LaunchRecord:
         InvalidInput: The launcher does not take the key or the data.
         PermanentError: It cannot be reached, or fails.
     """
-    body = {"key": key, "by": _who(), "reason": reason, "data_uri": data}
-    answer = _ask("POST", f"{url}/v1/runs", {name: value for name, value in body.items() if value is not None})
+    body = {"key": key, "by": who(), "reason": reason, "data_uri": data}
+    answer = ask(
+        PART, "POST", f"{url}/v1/runs", {name: value for name, value in body.items() if value is not None}
+    )
     return LaunchRecord.model_validate_json(answer)
 
 
@@ -75,13 +75,13 @@ def follow(url: str, record: LaunchRecord, console: Console) -> LaunchRecord:
             console.print(f"{escape(run.key)}: {now}", highlight=False)
         said = now
         time.sleep(POLL_SECONDS)
-        run = RunRecord.model_validate_json(_ask("GET", f"{url}/v1/runs/{run.key}"))
+        run = RunRecord.model_validate_json(ask(PART, "GET", f"{url}/v1/runs/{run.key}"))
     return record.model_copy(update={"run": run})
 
 
 def runs(url: str, limit: int) -> tuple[RunRecord, ...]:
     """The last runs that were asked for, newest first."""
-    return _Runs.model_validate_json(_ask("GET", f"{url}/v1/runs?limit={limit}")).runs
+    return _Runs.model_validate_json(ask(PART, "GET", f"{url}/v1/runs?limit={limit}")).runs
 
 
 def show_launch(record: LaunchRecord, console: Console) -> None:
@@ -106,23 +106,3 @@ def show_runs(records: tuple[RunRecord, ...], console: Console) -> None:
         why = run.message or run.reason
         table.add_row(*map(escape, (run.key, asked, run.by, became, run.version or "", why)))
     console.print(table if records else "no run was asked for yet")
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "somebody at the command line"
-
-
-def _ask(method: str, url: str, body: dict[str, str] | None = None) -> bytes:
-    try:
-        answer = httpx.request(method, url, json=body, timeout=SECONDS)
-    except httpx.HTTPError as error:
-        where = f"the launcher at {url} cannot be reached: {error}"
-        raise PermanentError(f"{where}; `fraudctl up` starts one") from error
-    if answer.status_code == httpx.codes.BAD_REQUEST:
-        raise InvalidInput(str(answer.json().get("error", answer.text)))
-    if not answer.is_success:
-        raise PermanentError(f"{url} answered {answer.status_code}: {answer.text[:500]}")
-    return answer.content

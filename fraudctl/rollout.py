@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-import httpx
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fraudctl.asking import ask, who
 from fraudkit.errors import InvalidInput, PermanentError
 
-SECONDS: Final = 30.0
-_REFUSED: Final = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes.CONFLICT)
+PART: Final = "roll-out controller"
 
 
 class _Record(BaseModel):
@@ -71,12 +69,12 @@ class ModelsRecord(_Record):
 
 def rollouts(url: str) -> tuple[RolloutRecord, ...]:
     """All that are remembered, newest first."""
-    return _Rollouts.model_validate_json(_ask("GET", f"{url}/v1/rollouts")).rollouts
+    return _Rollouts.model_validate_json(ask(PART, "GET", f"{url}/v1/rollouts")).rollouts
 
 
 def models(url: str) -> ModelsRecord:
     """Who serves."""
-    return ModelsRecord.model_validate_json(_ask("GET", f"{url}/v1/models"))
+    return ModelsRecord.model_validate_json(ask(PART, "GET", f"{url}/v1/models"))
 
 
 def begin(url: str, version: str, key: str, by: str, reason: str) -> RolloutRecord:
@@ -86,7 +84,7 @@ def begin(url: str, version: str, key: str, by: str, reason: str) -> RolloutReco
         InvalidInput: The controller refuses, and says why.
     """
     body = {"version": version, "key": key, "by": by, "reason": reason}
-    return RolloutRecord.model_validate_json(_ask("POST", f"{url}/v1/rollouts", body))
+    return RolloutRecord.model_validate_json(ask(PART, "POST", f"{url}/v1/rollouts", body))
 
 
 def act(url: str, action: str, name: str | None, reason: str) -> RolloutRecord:
@@ -99,7 +97,7 @@ def act(url: str, action: str, name: str | None, reason: str) -> RolloutRecord:
     if named is None:
         raise InvalidInput("there was no roll-out yet")
     body = {"by": who(), "reason": reason}
-    return RolloutRecord.model_validate_json(_ask("POST", f"{url}/v1/rollouts/{named}/{action}", body))
+    return RolloutRecord.model_validate_json(ask(PART, "POST", f"{url}/v1/rollouts/{named}/{action}", body))
 
 
 def wait_for_champion(url: str, seconds: float) -> str:
@@ -136,24 +134,3 @@ def show(records: tuple[RolloutRecord, ...], console: Console) -> None:
     for hand in newest.hands:
         at = f"{datetime.fromtimestamp(hand.at, UTC):%Y-%m-%d %H:%M}"
         console.print(escape(f"{at}  {hand.by}: {hand.action} ({hand.reason})"), highlight=False)
-
-
-def who() -> str:
-    """Who is at the command line."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "somebody at the command line"
-
-
-def _ask(method: str, url: str, body: dict[str, Any] | None = None) -> bytes:
-    try:
-        answer = httpx.request(method, url, json=body, timeout=SECONDS)
-    except httpx.HTTPError as error:
-        where = f"the roll-out controller at {url} cannot be reached: {error}"
-        raise PermanentError(f"{where}; `fraudctl up` starts one") from error
-    if answer.status_code in _REFUSED:
-        raise InvalidInput(str(answer.json().get("error", answer.text)))
-    if not answer.is_success:
-        raise PermanentError(f"{url} answered {answer.status_code}: {answer.text[:500]}")
-    return answer.content

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from fraudctl.rollout import begin, models, wait_for_champion, who
+from fraudctl.asking import who
+from fraudctl.rollout import begin, models, wait_for_champion
 from fraudctl.runs import find_bundle, synthesized_path, train_here
 from fraudctl.server import HOST, require_free
 from fraudkit.bundle import Bundle
