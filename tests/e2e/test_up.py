@@ -119,6 +119,7 @@ def platform(state: Path, real_sample: Path) -> Iterator[Platform]:
     yield started
     if started.process.poll() is None:
         started.process.kill()
+    started.process.wait()
 
 
 def test_a_run_by_hand_on_the_same_data_has_no_gain_and_its_key_starts_no_second_one(platform: Platform) -> None:
@@ -186,6 +187,8 @@ def test_a_signal_ends_all_of_it(platform: Platform) -> None:
 
 def test_when_it_is_killed_its_parts_end_too(state: Path, platform: Platform) -> None:
     again = Platform(state, None)
+    row = {"instances": traffic(1, 1).tolist()}
+    assert httpx.post(f"{again.url}/v1/models/fraud:predict", json=row).status_code == 200
     parts = children(again.process.pid)
     assert parts.keys() == PARTS
     # The model is watched already: its detector was not bound anew.
