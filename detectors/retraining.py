@@ -120,7 +120,7 @@ class Retraining:
                     {"last": str(self._settings.retrain.rejected), "trigger": "drift"},
                 )
             )
-            unheard = self._unheard(url, kept)
+            unheard, own = self._own(url, kept)
         except (httpx.HTTPError, ValidationError) as error:
             log.warning("the launcher does not answer", url=url, error=str(error))
             return None
@@ -130,18 +130,18 @@ class Retraining:
             attempts=kept.attempts,
             last=max([time for time in (kept.requested, kept.binding[2]) if time is not None]),
             frauds_then=kept.frauds_then,
+            own=own,
         )
 
-    def _unheard(self, url: str, kept: Kept) -> tuple[str, ...]:
-        """The key of the last request while the launcher has not heard of it: its event is on its way."""
+    def _own(self, url: str, kept: Kept) -> tuple[tuple[str, ...], str | None]:
+        """The key of this drift's last request while the launcher has not heard of it; else how its run ended."""
         if not kept.attempts or kept.episode.start is None:
-            return ()
+            return (), None
         key = drift_key(kept.version, moment(kept.episode.start), kept.attempts)
         answer = self._client.get(f"{url}/v1/runs/{key}")
         if answer.status_code == httpx.codes.NOT_FOUND:
-            return (key,)
-        answer.raise_for_status()
-        return ()
+            return (key,), None
+        return (), _Run.model_validate_json(answer.raise_for_status().content).outcome
 
 
 def _row(kept: Kept, verdict: Verdict[DriftFacts], now: float) -> dict[str, Any]:

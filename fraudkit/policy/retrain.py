@@ -13,6 +13,7 @@ HOURS: Final = 24
 DECISIVE: Final = frozenset({"alert_rate", "labels"})
 """Channels whose move alone is worth a new model."""
 SCORE: Final = "score"
+PROMOTED: Final = "promoted"
 REJECTED: Final = frozenset({"rejected", "no_gain", "rolled_back"})
 """How a run ends whose model does not stay: refused by the gate, or taken out of traffic again."""
 
@@ -51,6 +52,7 @@ class Launched:
         attempts: Runs that were asked for by this drift of this model, whatever became of them.
         last: When the last of them was asked for, or the model promoted [s, UTC].
         frauds_then: Matured frauds of this drift when it was asked for.
+        own: How the last run of this drift ended; None while there is none that did.
     """
 
     active: tuple[str, ...] = ()
@@ -58,6 +60,7 @@ class Launched:
     attempts: int = 0
     last: float | None = None
     frauds_then: int = 0
+    own: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,10 @@ def _decide(facts: DriftFacts, thresholds: RetrainThresholds, now: float) -> _Sa
         return _wait("launcher_silent", "the launcher does not answer: whether a run is going on is not known")
     if launched.active:
         return _wait("in_flight", f"run {launched.active[0]} is going on")
+    if launched.own == PROMOTED:
+        return _wait(
+            "answered", "the model of this drift's run was promoted: what follows is held against that one"
+        )
     if _rejected_in_a_row(launched.outcomes) >= thresholds.rejected:
         message = f"the last {thresholds.rejected} challengers were rejected: a person has to look"
         return _Said(Outcome.FAIL, "rejected_repeatedly", message)

@@ -141,7 +141,8 @@ class Launcher:
         if asked.url.path == "/v1/runs":
             return httpx.Response(200, json={"runs": self.active if "active" in asked.url.params else self.last})
         key = asked.url.path.rpartition("/")[2]
-        return httpx.Response(200 if key in self.known else 404, json={"key": key, "state": "run"})
+        told = next((run for run in self.last if run["key"] == key), {"key": key, "state": "run"})
+        return httpx.Response(200 if key in self.known else 404, json=told)
 
 
 def test_a_drift_asks_for_one_run_once_enough_is_known(database: Database, watched: Bundle) -> None:
@@ -175,8 +176,20 @@ def test_a_drift_asks_for_one_run_once_enough_is_known(database: Database, watch
         labels.add([Label(f"{one.id}-0", 1, "chargeback", "bank", START) for one in late[30:60]], START)
         launcher.last = [{"key": keys[0], "state": "run", "outcome": "rejected"}]
         assert reason() == "drift_confirmed"
+        keys = [event.data["key"] for event in detector.history().events if "retrain" in event.type]
+        launcher.known.update(keys)
+        launcher.last = [{"key": key, "state": "run", "outcome": "promoted"} for key in keys]
+        labels.add([Label(f"{one.id}-0", 1, "chargeback", "bank", START) for one in late[60:]], START)
+        assert reason() == "answered"
     decisions = [decision.reason for decision in reversed(detector.history().decisions)]
-    assert decisions == ["too_few_frauds", "drift_confirmed", "in_flight", "too_few_new_frauds", "drift_confirmed"]
+    assert decisions == [
+        "too_few_frauds",
+        "drift_confirmed",
+        "in_flight",
+        "too_few_new_frauds",
+        "drift_confirmed",
+        "answered",
+    ]
     keys = sorted(event.data["key"] for event in detector.history().events if "retrain" in event.type)
     assert [key[-2:] for key in keys] == ["-1", "-2"]
     with database.read() as connection:

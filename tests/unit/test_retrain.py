@@ -30,6 +30,7 @@ def test_a_drift_with_enough_to_learn_from_asks_for_a_run() -> None:
         ({"columns": ("V4",)}, "too_narrow", "1 of 2 columns did"),
         ({"launched": None}, "launcher_silent", "does not answer"),
         ({"launched": Launched(active=("manual-x",))}, "in_flight", "run manual-x is going on"),
+        ({"launched": Launched(attempts=1, own="promoted")}, "answered", "was promoted"),
         ({"launched": Launched(last=NOW - 3_600.0)}, "cooldown", "23.0 hours of 24 are left"),
         ({"frauds": 37}, "too_few_frauds", "needs 100 matured frauds, has 37"),
         (
