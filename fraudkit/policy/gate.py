@@ -29,6 +29,8 @@ class GateThresholds(BaseModel):
         calibration: Observed over expected frauds must not lie surely outside [1/this, this].
         worse_low: Lower bound of ΔAUPRC on the frozen holdout must be above minus this.
         worse_value: ΔAUPRC itself must be above minus this.
+        gain: A sure gain in AUPRC counts from here on, …
+        recalibration: … a sure fall of the log loss, as a share of the champion's: less is not worth a roll-out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +43,8 @@ class GateThresholds(BaseModel):
     calibration: float = Field(3.0, gt=1)
     worse_low: float = Field(0.10, ge=0)
     worse_value: float = Field(0.05, ge=0)
+    gain: float = Field(0.01, ge=0)
+    recalibration: float = Field(0.05, ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class RecentFacts:
 
     Attributes:
         auprc: Challenger's AUPRC less the champion's.
-        log_loss: Champion's log loss less the challenger's: positive is better.
+        log_loss: Champion's log loss less the challenger's, as a share of the champion's: positive is better.
     """
 
     auprc: Estimate
@@ -192,16 +196,24 @@ def _gain(facts: GateFacts, thresholds: GateThresholds) -> tuple[Outcome, str, s
     gain, where = facts.against_champion, "the frozen holdout"
     if facts.recent:
         gain, where = facts.recent.auprc, "recent rows"
-    if gain and gain.low > 0:
+    if gain and _sure(gain, thresholds.gain):
         return Outcome.PASS, "better", f"AUPRC on {where} is {gain} above the champion's"
     if facts.recent and _recalibrated(facts.recent, thresholds):
-        message = f"log loss on recent rows is {facts.recent.log_loss} below the champion's, AUPRC not worse"
+        message = f"log loss on recent rows falls by a share of {facts.recent.log_loss}, AUPRC is not worse"
         return Outcome.PASS, "recalibrated", message
-    return Outcome.FAIL, "no_gain", f"AUPRC on {where} is {gain} above the champion's: no sure gain"
+    message = f"AUPRC on {where} is {gain} above the champion's: no sure gain of {thresholds.gain:g}"
+    return Outcome.FAIL, "no_gain", message
 
 
 def _recalibrated(recent: RecentFacts, thresholds: GateThresholds) -> bool:
-    return recent.log_loss.low > 0 and _worse("champion", recent.auprc, thresholds) is None
+    return (
+        _sure(recent.log_loss, thresholds.recalibration) and _worse("champion", recent.auprc, thresholds) is None
+    )
+
+
+def _sure(gain: Estimate, least: float) -> bool:
+    """Whether there is one, and it is of interest."""
+    return gain.low > 0 and gain.value >= least
 
 
 def _fail(reason: str, message: str) -> tuple[Outcome, str, str]:

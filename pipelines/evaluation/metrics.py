@@ -247,7 +247,7 @@ def natural(
 def paired_log_loss(
     y: Labels, probability_a: FloatArray, probability_b: FloatArray, legit_weight: float = 1.0
 ) -> Estimate:
-    """Log loss of a less log loss of b on the same rows: positive says that b is better.
+    """Log loss of a less log loss of b on the same rows, as a share of that of a: positive says that b is better.
 
     Args:
         y: 1 fraud, 0 legitimate, [n].
@@ -257,12 +257,13 @@ def paired_log_loss(
     """
     _check_probability(y, probability_a, legit_weight)
     _check_probability(y, probability_b, legit_weight)
-    frauds, legit = (
-        _log_loss(probability_a[y == label], fraud=bool(label))
-        - _log_loss(probability_b[y == label], fraud=bool(label))
-        for label in (1, 0)
+    old, new = (
+        [_log_loss(probability[y == label], fraud=bool(label)) for label in (1, 0)]
+        for probability in (probability_a, probability_b)
     )
-    return _mean(frauds, legit, legit_weight)
+    whole = _mean(old[0], old[1], legit_weight, least=0.0).value or 1.0
+    difference = _mean(old[0] - new[0], old[1] - new[1], legit_weight)
+    return Estimate(difference.value / whole, difference.low / whole, difference.high / whole)
 
 
 def roc_curve(y: Labels, score: FloatArray, points: int = CURVE_POINTS) -> RocCurve:

@@ -18,6 +18,7 @@ NOTHING = Estimate(0.0, -0.02, 0.02)
 GAIN = Estimate(0.03, 0.01, 0.05)
 THRESHOLDS = GateThresholds()
 
+LESS = Estimate(0.2, 0.1, 0.3)
 SOUND: dict[str, Any] = {
     "challenger": "c" * 12,
     "converged": True,
@@ -262,7 +263,7 @@ CASES = [
         "a model that may be better is no gain",
         Outcome.FAIL,
         "no_gain",
-        "AUPRC on the frozen holdout is 0.030 (0.000 to 0.060) above the champion's: no sure gain",
+        "AUPRC on the frozen holdout is 0.030 (0.000 to 0.060) above the champion's: no sure gain of 0.01",
         {"against_champion": Estimate(0.03, 0.0, 0.06)},
     ),
     Case(
@@ -276,29 +277,36 @@ CASES = [
         "after a drift a model that is better only on old rows is no gain",
         Outcome.FAIL,
         "no_gain",
-        "AUPRC on recent rows is 0.000 (-0.020 to 0.020) above the champion's: no sure gain",
+        "AUPRC on recent rows is 0.000 (-0.020 to 0.020) above the champion's: no sure gain of 0.01",
         {"against_champion": GAIN, "recent": recent(NOTHING)},
     ),
     Case(
         "with recent rows a model with a surely lower log loss passes as recalibrated",
         Outcome.PASS,
         "recalibrated",
-        "log loss on recent rows is 0.030 (0.010 to 0.050) below the champion's, AUPRC not worse",
-        {"recent": recent(NOTHING, GAIN)},
+        "log loss on recent rows falls by a share of 0.200 (0.100 to 0.300), AUPRC is not worse",
+        {"recent": recent(NOTHING, LESS)},
+    ),
+    Case(
+        "a sure gain of no interest is none: a roll-out costs more",
+        Outcome.FAIL,
+        "no_gain",
+        "AUPRC on recent rows is 0.009 (0.008 to 0.010) above the champion's: no sure gain of 0.01",
+        {"recent": recent(Estimate(0.009, 0.008, 0.01), Estimate(0.04, 0.03, 0.05))},
     ),
     Case(
         "with recent rows a log loss that may be lower is no gain",
         Outcome.FAIL,
         "no_gain",
-        "AUPRC on recent rows is 0.000 (-0.020 to 0.020) above the champion's: no sure gain",
+        "AUPRC on recent rows is 0.000 (-0.020 to 0.020) above the champion's: no sure gain of 0.01",
         {"recent": recent(NOTHING, NOTHING)},
     ),
     Case(
         "with recent rows a lower log loss does not make up for a worse AUPRC",
         Outcome.FAIL,
         "no_gain",
-        "AUPRC on recent rows is -0.060 (-0.080 to -0.040) above the champion's: no sure gain",
-        {"recent": recent(Estimate(-0.06, -0.08, -0.04), GAIN)},
+        "AUPRC on recent rows is -0.060 (-0.080 to -0.040) above the champion's: no sure gain of 0.01",
+        {"recent": recent(Estimate(-0.06, -0.08, -0.04), LESS)},
     ),
 ]
 
@@ -378,8 +386,8 @@ def test_no_facts_whatever_pass_without_a_sure_gain(
     verdict = decide(facts, THRESHOLDS)
     assert verdict.message
     if verdict.passed:
-        gains = [matured.auprc, matured.log_loss] if matured else [champion]
-        assert any(gain is not None and gain.low > 0 for gain in gains)
+        gains = [(matured.auprc, 0.01), (matured.log_loss, 0.05)] if matured else [(champion, 0.01)]
+        assert any(gain is not None and gain.low > 0 and gain.value >= least for gain, least in gains)
         assert frauds >= THRESHOLDS.holdout_frauds
         assert roc_auc.value >= THRESHOLDS.roc_auc
 

@@ -182,11 +182,12 @@ def test_paired_differences_are_positive_where_the_second_model_is_better() -> N
     assert flipped.high < 0
 
 
-def test_the_paired_log_loss_is_the_difference_of_log_losses() -> None:
+def test_the_paired_log_loss_is_the_share_by_which_the_log_loss_falls() -> None:
     y, a, b = drawn(80, 2_000, seed=9)
     gain = metrics.paired_log_loss(y, a, np.clip(b * 0.9, 0, 1), legit_weight=5.0)
     w = weights(y, 5.0)
-    assert gain.value == pytest.approx(log_loss(y, a, sample_weight=w) - log_loss(y, b * 0.9, sample_weight=w))
+    before, after = log_loss(y, a, sample_weight=w), log_loss(y, b * 0.9, sample_weight=w)
+    assert gain.value == pytest.approx((before - after) / before)
     # The root is far too high for so few frauds: surely worse.
     assert metrics.paired_log_loss(y, a, np.sqrt(a)).high < 0
     assert metrics.paired_log_loss(y, np.sqrt(a), a).low > 0
