@@ -16,7 +16,7 @@ from fraudkit import logs
 from fraudkit.errors import FraudError, InvalidInput
 from fraudkit.http import Server, config, listen
 from fraudkit.settings import Settings, load_settings
-from serving.gateway.app import Gateway
+from serving.gateway.app import Gateway, Owner
 from serving.gateway.payloads import PayloadLogger
 from serving.gateway.traffic import Split, Traffic, origin
 
@@ -66,7 +66,12 @@ def serve(options: argparse.Namespace, settings: Settings) -> None:
 async def _run(listener: socket.socket, split: Split, settings: Settings) -> None:
     limits, own, detector = settings.serving, settings.gateway, settings.detector.url.rstrip("/")
     payloads = PayloadLogger(f"{detector}/", own.queue, own.queue_bytes, own.log_seconds)
-    gateway = Gateway(split, payloads, detector, limits.max_bytes, limits.read_seconds)
+    parts = {
+        Owner.DETECTOR: detector,
+        Owner.LAUNCHER: settings.launcher.url.rstrip("/"),
+        Owner.CONTROLLER: (settings.rollout.url or f"http://127.0.0.1:{settings.rollout.port}").rstrip("/"),
+    }
+    gateway = Gateway(split, payloads, parts, limits.max_bytes, limits.read_seconds)
     served = config(gateway, 16 * limits.max_bytes, GRACE_SECONDS, date_header=False)
     server = Server(served, limits.read_seconds)
     for number in (signal.SIGINT, signal.SIGTERM):

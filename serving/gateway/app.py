@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from ipaddress import ip_address
@@ -44,6 +44,8 @@ class Owner(StrEnum):
     METRICS = "metrics"
     TRAFFIC = "traffic"
     DETECTOR = "detector"
+    LAUNCHER = "launcher"
+    CONTROLLER = "controller"
     MODEL = "model"
 
 
@@ -53,9 +55,12 @@ _ROUTES: Final = (
     (re.compile(TRAFFIC), Owner.TRAFFIC),
     (re.compile(rf"/v1/models/{MODEL_NAME}/(drift|versions)(/.*)?"), Owner.DETECTOR),
     (re.compile(r"/v1/(labels|labelled|logged|transactions|review|windows)(/.*)?"), Owner.DETECTOR),
+    (re.compile(r"/v1/runs(/.*)?"), Owner.LAUNCHER),
+    (re.compile(r"/v1/(rollouts|bundles)(/.*)?"), Owner.CONTROLLER),
     (re.compile(r"/v[12](/.*)?"), Owner.MODEL),
 )
 """Paths and their owners; the first that fits."""
+_READS: Final = ("GET", "HEAD")
 
 
 class _RefusedError(Exception):
@@ -74,7 +79,7 @@ class Gateway:
     Args:
         split: Chooses stable or canary.
         payloads: Logs what passes.
-        detector: Where the detector is.
+        parts: Where the other parts are.
         max_bytes: Most bytes of a body.
         read_seconds: Longest time that a body may take to arrive.
     """
@@ -82,11 +87,16 @@ class Gateway:
     at_once: frozenset[bytes] = frozenset()
 
     def __init__(
-        self, split: Split, payloads: PayloadLogger, detector: str, max_bytes: int, read_seconds: float
+        self,
+        split: Split,
+        payloads: PayloadLogger,
+        parts: Mapping[Owner, str],
+        max_bytes: int,
+        read_seconds: float,
     ) -> None:
         self._split = split
         self._payloads = payloads
-        self._detector = detector
+        self._parts = parts
         self._max_bytes = max_bytes
         self._read_seconds = read_seconds
         self._held = 0
@@ -121,8 +131,8 @@ class Gateway:
         match owner:
             case Owner.MODEL:
                 await _send(send, await self._inferred(_asked(scope, body), arrived))
-            case Owner.DETECTOR:
-                await self._detected(_asked(scope, body), send)
+            case Owner.DETECTOR | Owner.LAUNCHER | Owner.CONTROLLER:
+                await self._passed(owner, _asked(scope, body), scope, send)
             case Owner.TRAFFIC:
                 await _send(send, self._traffic(scope, body))
             case Owner.METRICS:
@@ -170,9 +180,7 @@ class Gateway:
 
     def _traffic(self, scope: Scope, body: bytes) -> Answer:
         """Say how traffic is split, or split it anew from the next request on."""
-        caller = scope["client"]
-        # A browser names the page that asks in `Origin`; no page has business here.
-        if not (caller and ip_address(caller[0]).is_loopback) or b"origin" in dict(scope["headers"]):
+        if _by_a_page(scope) or not _from_here(scope):
             raise _RefusedError(403, "traffic is split from this machine alone, and by no web page")
         if scope["method"] == "PUT":
             try:
@@ -185,12 +193,14 @@ class Gateway:
             raise _RefusedError(405, "GET or PUT", (b"allow", b"GET, PUT"))
         return _json(200, self._split.traffic.model_dump())
 
-    async def _detected(self, request: Asked, send: Send) -> None:
-        """Pass on what the detector says as it comes: files of labelled rows are long."""
-        started = False
+    async def _passed(self, part: Owner, request: Asked, scope: Scope, send: Send) -> None:
+        """Pass on what a part says as it comes: files of labelled rows are long."""
+        if scope["method"] not in _READS and _by_a_page(scope):
+            raise _RefusedError(403, "nothing is changed for a web page of another place")
+        started, url = False, self._parts[part]
         try:
-            async with upstream.send(self._client, self._detector, request) as response:
-                self._counts["detector", response.status] += 1
+            async with upstream.send(self._client, url, request) as response:
+                self._counts[part, response.status] += 1
                 started = True
                 fields = upstream.end_to_end(response.raw_headers)
                 await send({"type": "http.response.start", "status": response.status, "headers": fields})
@@ -199,10 +209,10 @@ class Gateway:
                 await send({"type": "http.response.body", "body": b""})
         except FAILURES as error:
             if started:  # the answer stays without its end, and the server closes the connection
-                log.warning("an answer of the detector is cut off", target=request.target, error=_said(error))
+                log.warning("an answer is cut off", part=part, target=request.target, error=_said(error))
                 return
-            self._counts["detector", 503] += 1
-            where = f"the detector at {self._detector} cannot be reached ({_said(error)})"
+            self._counts[part, 503] += 1
+            where = f"the {part} at {url} cannot be reached ({_said(error)})"
             raise _unavailable(f"{where}; scoring goes on. Start it, then try again") from error
 
     async def _inferred(self, request: Asked, arrived: int) -> Answer:
@@ -277,6 +287,17 @@ def _asked(scope: Scope, body: bytes) -> Asked:
         return upstream.asked(scope, body)
     except ValueError as error:
         raise _RefusedError(400, str(error)) from None
+
+
+def _by_a_page(scope: Scope) -> bool:
+    """Whether a web page asks: a browser names it in `Origin`. No page has business here."""
+    return b"origin" in dict(scope["headers"])
+
+
+def _from_here(scope: Scope) -> bool:
+    """Whether this machine asks."""
+    caller = scope["client"]
+    return caller is not None and ip_address(caller[0]).is_loopback
 
 
 def _unavailable(error: str) -> _RefusedError:

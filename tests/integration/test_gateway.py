@@ -8,7 +8,7 @@ import json
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
@@ -24,11 +24,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from detectors.events import LoggedRequest, LoggedResponse, read
 from fraudkit.http import BoundedProtocol, Held, listen
 from fraudkit.http import Server as HttpServer
-from serving.gateway.app import Gateway
+from serving.gateway.app import Gateway, Owner
 from serving.gateway.payloads import REQUEST, RESPONSE, PayloadLogger
 from serving.gateway.traffic import Split, Traffic
 
 NOWHERE = "http://127.0.0.1:9"
+ELSEWHERE = {Owner.DETECTOR: NOWHERE, Owner.LAUNCHER: NOWHERE, Owner.CONTROLLER: NOWHERE}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -100,11 +101,11 @@ async def gateway(
     sink: str | None = None,
     queue: int = 1_000,
     queue_bytes: int = 2**27,
-    detector: str = NOWHERE,
+    parts: Mapping[Owner, str] = ELSEWHERE,
 ) -> AsyncIterator[Running]:
     split = Split(Traffic(stable=stable, canary=canary, percent=percent), seed=1)
     payloads = PayloadLogger(sink, queue, queue_bytes, 20.0)
-    app = Gateway(split, payloads, detector, 16 * 1024 * 1024, 30.0)
+    app = Gateway(split, payloads, parts, 16 * 1024 * 1024, 30.0)
     posting = asyncio.create_task(payloads.run())
     protocol = partial(BoundedProtocol, app, Held(), 64 * 1024 * 1024)
     try:
@@ -416,7 +417,10 @@ def test_what_the_detector_says_passes_as_it_comes() -> None:
         return StreamingResponse(content(), 201, media_type="application/vnd.apache.parquet")
 
     async def run() -> None:
-        async with serving(app_of(parts)) as detector, gateway(NOWHERE, detector=detector) as running:
+        async with (
+            serving(app_of(parts)) as detector,
+            gateway(NOWHERE, parts=ELSEWHERE | {Owner.DETECTOR: detector}) as running,
+        ):
             for path in ("/v1/labelled", "/v1/models/fraud/drift/history?limit=1", "/v1/windows/x"):
                 begun.clear()
                 async with running.client.stream("GET", path) as answer:
@@ -426,9 +430,43 @@ def test_what_the_detector_says_passes_as_it_comes() -> None:
                     begun.set()
                     assert b"".join([chunk async for chunk in chunks]) == b"second"
         rude = Rude(HALF)
-        async with rude.running() as detector, gateway(NOWHERE, detector=detector) as running:
+        async with (
+            rude.running() as detector,
+            gateway(NOWHERE, parts=ELSEWHERE | {Owner.DETECTOR: detector}) as running,
+        ):
             with pytest.raises(httpx.RemoteProtocolError):
                 await running.client.get("/v1/labelled")
+
+    asyncio.run(run())
+
+
+def test_each_part_is_asked_by_its_paths_and_no_web_page_changes_anything() -> None:
+    owners = {
+        Owner.LAUNCHER: ("/v1/runs", "/v1/runs/manual-a"),
+        Owner.CONTROLLER: ("/v1/rollouts", "/v1/rollouts/r1/pause", "/v1/bundles/0123456789ab/thresholds"),
+        Owner.DETECTOR: ("/v1/labels",),
+    }
+
+    async def run() -> None:
+        async with (
+            serving(app_of(named("launcher"))) as launcher,
+            serving(app_of(named("controller"))) as controller,
+            serving(app_of(named("detector"))) as detector,
+            gateway(
+                NOWHERE,
+                parts={Owner.LAUNCHER: launcher, Owner.CONTROLLER: controller, Owner.DETECTOR: detector},
+            ) as running,
+        ):
+            for owner, paths in owners.items():
+                for path in paths:
+                    assert (await running.client.post(path, json={})).json() == {"from": str(owner)}
+                    page = {"origin": "http://rebound.example"}
+                    assert (await running.client.post(path, json={}, headers=page)).status_code == 403
+                    assert (await running.client.get(path, headers=page)).json() == {"from": str(owner)}
+        async with gateway(NOWHERE) as running:
+            answer = await running.client.get("/v1/runs")
+            assert answer.status_code == 503
+            assert "the launcher at" in answer.json()["error"]
 
     asyncio.run(run())
 
