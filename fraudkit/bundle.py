@@ -9,6 +9,7 @@
       card.md          the model card
       manifest.json    where it came from, and the sha256 of every other file
 
+A bundle with other thresholds or with a new reference is a child: a bundle of its own that names its parent.
 A bundle holds customers' rows (reference, holdout): guard it like the data it came from.
 """
 
@@ -18,9 +19,10 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -32,23 +34,58 @@ from fraudkit.scoring import Scorer
 MANIFEST: Final = "manifest.json"
 SCORER: Final = "scorer.json"
 REFERENCE: Final = "reference"
-_REQUIRED: Final = (SCORER, "holdout.parquet", "model.skops", "metrics.json", "card.md")
+CARD: Final = "card.md"
+_REQUIRED: Final = (SCORER, "holdout.parquet", "model.skops", "metrics.json", CARD)
 
 
-class Origin(BaseModel):
-    """Where a bundle came from.
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Learned(_Record):
+    """What a model was fitted on.
 
     Attributes:
-        run: Name of the run that made it.
+        uri: Where the base data came from.
+        base: Legitimate rows and frauds of them that it was fitted on.
+        recent: The same of live traffic.
+        since: From when on live traffic was learned from; None where none was.
+        as_of: Until when.
+    """
+
+    uri: str
+    base: tuple[int, int]
+    recent: tuple[int, int] = (0, 0)
+    since: datetime | None = None
+    as_of: datetime | None = None
+
+
+class Gate(_Record):
+    """What the gate said of a model when it passed it."""
+
+    outcome: str
+    reason: str
+    message: str
+
+
+class Origin(_Record):
+    """Where a bundle came from.
+
+    A child has the weights of its parent, and with them data, code and libraries.
+
+    Attributes:
+        run: Name of the run that made it; of a child that a person made, of the run that made its parent.
         trigger: Key of the trigger that started the run.
         data: Identity of the data it was trained on.
         code: Commit of the code that trained it.
         libraries: Versions of the libraries that trained it.
         created: When, in UTC.
         parent: Version that this one was derived from by other thresholds or another reference.
+        by: Who made a child of it.
+        reason: Why.
+        learned: What it was fitted on.
+        gate: What the gate said; nothing of a child, which it does not judge.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str
     trigger: str
@@ -57,6 +94,10 @@ class Origin(BaseModel):
     libraries: dict[str, str]
     created: datetime
     parent: str | None = None
+    by: str | None = None
+    reason: str | None = None
+    learned: Learned | None = None
+    gate: Gate | None = None
 
 
 class Manifest(Origin):
@@ -87,6 +128,46 @@ class Bundle:
     def version(self) -> str:
         """Twelve hex digits that name what is served."""
         return self.manifest.version
+
+
+@contextmanager
+def child_of(parent: Bundle) -> Iterator[Path]:
+    """A draft of a child: a copy of the parent's files, to be changed and sealed before the block ends."""
+    with tempfile.TemporaryDirectory(prefix="fraud-child-") as scratch:
+        draft = Path(scratch) / "draft"
+        shutil.copytree(parent.path, draft)
+        yield draft
+
+
+def seal_child(
+    draft: Path,
+    parent: Bundle,
+    bundles: Path,
+    *,
+    what: str,
+    by: str,
+    reason: str,
+    run: tuple[str, str] | None = None,
+) -> Bundle:
+    """Seal a draft that was changed; its card says what it has of its own, its manifest who asked for it and why.
+
+    Args:
+        draft: The draft.
+        parent: Whose child it is.
+        bundles: Where bundles are.
+        what: What it has of its own, and what of it the parent's metrics do not tell.
+        by: Who makes it.
+        reason: Why.
+        run: Name and trigger of the run that makes it, where one does.
+    """
+    card = draft / CARD
+    heading = f"# Fraud model `{version_of(draft)}`\n\nA child of `{parent.version}`, whose card follows: {what}"
+    card.write_text(f"{heading}\n\n{card.read_text(encoding='utf-8')}", encoding="utf-8")
+    own = {"created": datetime.now(UTC), "parent": parent.version, "by": by, "reason": reason, "gate": None}
+    if run:
+        own |= {"run": run[0], "trigger": run[1]}
+    inherited = parent.manifest.model_dump(include=set(Origin.model_fields))
+    return seal(draft, bundles, Origin.model_validate(inherited | own))
 
 
 def version_of(directory: Path) -> str:

@@ -252,6 +252,7 @@ class LauncherSettings(_Section):
         host: Address to listen on; loopback unless told otherwise.
         port: HTTP port.
         url: Where the other parts reach it.
+        results: Where the tasks of its runs reach it to tell how they ended; they do not when not set.
         database: URL of the database of its records; SQLite in the state folder when not set.
         backend: Where runs run: on this machine, or on Kubeflow Pipelines.
         data: The base data of runs that name no other.
@@ -267,6 +268,7 @@ class LauncherSettings(_Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8083
     url: str = "http://127.0.0.1:8083"
+    results: str | None = None
     database: str | None = None
     backend: Literal["local", "kfp"] = "local"
     data: str | None = None
@@ -287,8 +289,12 @@ class RolloutSettings(_Section):
         port: HTTP port.
         url: Where the other parts reach it; without it a run ends with the registration of its model.
         target: Where models serve: servers of this machine behind the gateway, or an InferenceService of KServe.
-        namespace: Of the InferenceService.
         gateway: Where the gateway of this machine is.
+        namespace: Of the InferenceService, and of the state's ConfigMap.
+        config_map: That ConfigMap.
+        template: File with the InferenceService's template; it may change at any time.
+        storage_uri: What the InferenceService's `storageUri` begins with; a slash and the version follow.
+        kubeconfig: How the cluster is reached from outside; inside it, nothing need be said.
         poll_seconds: How often what is there is looked at, …
         label_seconds: … and how often labels and scores are.
         rules: How a canary is judged.
@@ -298,11 +304,21 @@ class RolloutSettings(_Section):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8084
     url: str | None = None
     target: Literal["local", "kserve"] = "local"
-    namespace: str = "default"
     gateway: str = "http://127.0.0.1:8080"
+    namespace: str = "default"
+    config_map: str = "fraud-rollout"
+    template: Path | None = None
+    storage_uri: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^\s]+$")] | None = None
+    kubeconfig: Path | None = None
     poll_seconds: Annotated[float, Field(gt=0)] = 2.0
     label_seconds: Annotated[float, Field(gt=0)] = 30.0
     rules: RolloutRules = RolloutRules()
+
+    @model_validator(mode="after")
+    def _complete(self) -> RolloutSettings:
+        if self.target == "kserve" and not (self.template and self.storage_uri):
+            raise ValueError("the target kserve needs template and storage_uri")
+        return self
 
 
 class EventSettings(_Section):

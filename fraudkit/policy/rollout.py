@@ -229,6 +229,7 @@ class Facts:
         fallbacks: Requests that the canary left unanswered and stable answered, over the whole roll-out.
         canary_before: What the canary counted in the steps before, in sum.
         stable_before: What stable counted in the steps before, in sum.
+        same_model: Stable and canary are one version, made differently: what they score says nothing new.
     """
 
     step: int
@@ -243,6 +244,7 @@ class Facts:
     fallbacks: int
     canary_before: Server = NO_REQUESTS
     stable_before: Server = NO_REQUESTS
+    same_model: bool = False
 
     def __post_init__(self) -> None:
         if self.fallbacks < 0:
@@ -531,7 +533,7 @@ def _too_little(facts: Facts, rules: RolloutRules) -> tuple[str, str] | None:
     if usual < least or (step.percent < WHOLE and not any(facts.stable.latency)):
         message = f"needs {least:,} requests to stable to compare with, some of them in this step; has {usual:,}"
         return "no_baseline", message
-    if facts.skew.rows < rules.skew_rows:
+    if facts.skew.rows < rules.skew_rows and not facts.same_model:
         message = f"needs {rules.skew_rows:,} rows with a live and an offline score, has {facts.skew.rows:,}"
         return "too_few_scores", message
     return None
@@ -540,10 +542,10 @@ def _too_little(facts: Facts, rules: RolloutRules) -> tuple[str, str] | None:
 def _go_on(facts: Facts, rules: RolloutRules) -> _Said:
     step, canary, labelled = rules.steps[facts.step], facts.canary, facts.labelled
     enough = labelled.frauds >= _needed(labelled, rules)
-    said = (
-        f"{canary.requests:,} requests at {step.percent} %, {canary.errors:,} failed; {facts.skew.rows:,} rows "
-        f"scored as offline; {_caught(labelled) if enough else _missing(labelled, rules)}"
-    )
+    scored = f"{facts.skew.rows:,} rows scored as offline; "
+    scored += _caught(labelled) if enough else _missing(labelled, rules)
+    said = f"{canary.requests:,} requests at {step.percent} %, {canary.errors:,} failed; "
+    said += "the model is the one that serves" if facts.same_model else scored
     if facts.step + 1 < len(rules.steps):
         return Outcome.PASS, "step_passed", f"{said}; {rules.steps[facts.step + 1].percent} % is next"
     return Outcome.PASS, "all_steps_passed", said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
@@ -10,20 +12,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fraudkit.api import Api, body_of, document, only, parsed
-from fraudkit.errors import BundleError, InvalidInput, TemporaryError
+from fraudkit.errors import BundleError, FraudError, InvalidInput
 from fraudkit.events import Version
+from serving.rollout.bundles import AcceptRequest, Children, ThresholdsRequest
 from serving.rollout.controller import Controller
 from serving.rollout.engine import ACTIONS, Asked, Busy
-from serving.rollout.state import Rollout
 
 log = structlog.get_logger()
 
 _Text = Annotated[str, Field(min_length=1, max_length=1_000)]
 _OK, _NEW = 200, 201
+RETRY_SECONDS: Final = "5"
+_Answer = TypeVar("_Answer")
 
 
 class RolloutRequest(BaseModel):
@@ -51,12 +55,12 @@ class RolloutApi:
 
     Args:
         controller: Who is asked.
-        template: What services are made from at the moment.
+        bundles: Folder of the bundles.
     """
 
-    def __init__(self, controller: Controller, template: str = "") -> None:
+    def __init__(self, controller: Controller, bundles: Path) -> None:
         self._controller = controller
-        self._template = template
+        self._children = Children(controller, bundles)
 
     def app(self) -> Api:
         """The app."""
@@ -65,16 +69,18 @@ class RolloutApi:
             Route("/v1/rollouts", self._all),
             Route("/v1/rollouts/{id}", self._one),
             Route("/v1/rollouts/{id}/{action}", self._act, methods=["POST"]),
+            Route("/v1/bundles/{version}/thresholds", self._thresholds, methods=["POST"]),
+            Route("/v1/bundles/{version}/reference", self._reference, methods=["POST"]),
             Route("/v1/models", self._models),
             Route("/health", self._health),
             Route("/metrics", self._metrics),
         ]
-        return Api(routes)
+        return Api(routes, {FraudError: _away})
 
     async def _ask(self, request: Request) -> Response:
         asked = parsed(RolloutRequest, await body_of(request))
         known = self._controller.state.get(asked.key)
-        wanted = Asked(asked.version, asked.key, asked.by, asked.reason, self._template)
+        wanted = Asked(asked.version, asked.key, asked.by, asked.reason)
         rollout = await self._answered(lambda: self._controller.ask(wanted))
         return document(rollout.model_dump(), _OK if known else _NEW)
 
@@ -88,15 +94,23 @@ class RolloutApi:
         rollout = await self._answered(lambda: self._controller.act(name, action, hand.by, hand.reason))
         return document(rollout.model_dump())
 
-    async def _answered(self, action: object) -> Rollout:
+    async def _thresholds(self, request: Request) -> Response:
+        version, asked = request.path_params["version"], parsed(ThresholdsRequest, await body_of(request))
+        new, rollout = await self._answered(lambda: self._children.thresholds(version, asked))
+        return document(rollout.model_dump(), _NEW if new else _OK)
+
+    async def _reference(self, request: Request) -> Response:
+        version, asked = request.path_params["version"], parsed(AcceptRequest, await body_of(request))
+        new, rollout = await self._answered(lambda: self._children.reference(version, asked))
+        return document(rollout.model_dump(), _NEW if new else _OK)
+
+    async def _answered(self, action: Callable[[], _Answer]) -> _Answer:
         try:
-            return await run_in_threadpool(action)  # type: ignore[arg-type]
+            return await run_in_threadpool(action)
         except Busy as error:
             raise HTTPException(409, str(error)) from None
         except BundleError as error:
             raise InvalidInput(f"version: {error}") from error
-        except TemporaryError as error:
-            raise HTTPException(503, str(error), {"retry-after": "5"}) from error
 
     def _all(self, request: Request) -> Response:
         only(request)
@@ -114,17 +128,26 @@ class RolloutApi:
         only(request)
         state = self._controller.state
         going_on = state.going_on
-        models = {one.version: str(one.status) for one in state.rollouts}
+        models = {one.version: str(one.status) for one in state.rollouts if not one.same_version}
+        tried = going_on is not None and going_on.champion is not None and not going_on.same_version
         return document(
             {
                 "champion": state.champion,
-                "challenger": going_on.version if going_on and going_on.champion else None,
+                "challenger": going_on.version if going_on and tried else None,
                 "models": [{"version": version, "status": status} for version, status in models.items()],
             }
         )
 
     async def _health(self, _: Request) -> Response:
-        return document({"ready": True, "champion": self._controller.state.champion})
+        """Ready whoever is away; what is wrong stands in `status`."""
+        known, wrong = self._controller.known, self._controller.troubles.now
+        status = "; ".join(f"{of}: {reason}" for of, reason in wrong.items()) or "well"
+        return document({"ready": True, "champion": known and known.champion, "status": status})
 
     async def _metrics(self, _: Request) -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _away(_: Request, error: FraudError) -> Response:
+    """What has to wait, has to: a peer is away, or a person has to mend something."""
+    return JSONResponse({"error": str(error)}, 503, {"retry-after": RETRY_SECONDS})

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -11,20 +14,24 @@ from typing import Final
 import httpx
 import structlog
 
-from fraudkit.errors import FraudError
+from fraudkit.errors import FraudError, InvalidInput, TemporaryError
 from fraudkit.events import CONTENT_TYPE, EventData, ModelPromoted, ModelRolledBack, encode
 from fraudkit.policy.rollout import Labelled, RolloutRules
 from fraudkit.settings import MODEL_NAME, EventSettings
 from serving.rollout import engine
-from serving.rollout.engine import Asked
+from serving.rollout.engine import BY_HAND, Asked
 from serving.rollout.evidence import NO_LABELS, Evidence, counted
 from serving.rollout.state import Counts, Pending, Rollout, State, Status, wanted
-from serving.rollout.store import Store
+from serving.rollout.store import Store, Superseded
 from serving.rollout.targets import Observed, Target, Wanted
+from serving.rollout.template import digest
+from serving.rollout.troubles import Troubles
 
 log = structlog.get_logger()
 
 SOURCE: Final = "/fraud-platform/rollout"
+COUNTS_SECONDS: Final = 10.0
+"""How often counts alone are worth a write: whoever comes next reads the servers' counters again."""
 _JUDGED: Final = frozenset({Status.RUNNING, Status.PAUSED})
 
 
@@ -39,6 +46,7 @@ class Controller:
         events: Who is told of promotions and rollbacks.
         label_seconds: How often labels and scores are looked at.
         clock: The time [s, UTC].
+        template: Reads what services are made from, canonical; None where the target needs none.
     """
 
     def __init__(
@@ -50,6 +58,7 @@ class Controller:
         events: EventSettings,
         label_seconds: float,
         clock: Callable[[], float],
+        template: Callable[[], str] | None = None,
     ) -> None:
         self._store = store
         self._target = target
@@ -58,27 +67,69 @@ class Controller:
         self._events = events
         self._label_seconds = label_seconds
         self._clock = clock
+        self._read_template = template
+        self._template = ""
         self._lock = threading.Lock()
-        self._state = store.load()
+        self._loaded: State | None = None
+        self._superseded: Superseded | None = None
+        self._kept_at = self._reached_at = float("-inf")
+        self._troubles = Troubles()
         self._percents = tuple(step.percent for step in rules.steps)
         self._labelled: dict[str, tuple[float, Labelled]] = {}
 
     @property
+    def known(self) -> State | None:
+        """What is known now; None before the state is loaded."""
+        return self._loaded
+
+    @property
     def state(self) -> State:
-        """What is known now."""
-        return self._state
+        """What is known now.
+
+        Raises:
+            TemporaryError: The state is not loaded yet.
+        """
+        if self._loaded is None:
+            why = self._troubles.now.get("state", "it was not tried yet")
+            raise TemporaryError(f"the state of the roll-outs is not loaded: {why}")
+        return self._loaded
+
+    @property
+    def goal(self) -> Wanted | None:
+        """What is wanted of the target; None before there is a model."""
+        return wanted(self.state, self._percents)
+
+    @property
+    def troubles(self) -> Troubles:
+        """What does not work at the moment."""
+        return self._troubles
+
+    def load(self) -> None:
+        """Take the state over; `tick` does that too.
+
+        Raises:
+            TemporaryError: It cannot be had now.
+            PermanentError: It cannot be read.
+        """
+        with self._lock, self._troubles.of("state"):
+            self._loaded = self._store.load()
+        log.info("state loaded", champion=self.state.champion)
 
     def ask(self, asked: Asked) -> Rollout:
-        """Begin a roll-out.
+        """Begin a roll-out, from the template of now; the same key again finds the one that it began.
 
         Raises:
             Busy: It cannot begin now.
             BundleError: There is no such bundle, or it is damaged.
-            TemporaryError: The state could not be kept.
+            TemporaryError: Bundles, template or state are away.
         """
+        known = self.state.get(asked.key)
+        if known:
+            return known
         self._evidence.scorer(asked.version)
+        asked = replace(asked, template=self._made_from(asked.key))
         with self._lock:
-            state, rollout = engine.ask(self._state, asked, self._rules, self._clock())
+            state, rollout = engine.ask(self.state, asked, self._rules, self._clock())
             self._keep(state)
         log.info("roll-out asked for", key=rollout.key, version=rollout.version, status=str(rollout.status))
         return rollout
@@ -89,11 +140,11 @@ class Controller:
         Raises:
             InvalidInput: There is none of that name.
             Busy: It is not in a state for that.
-            TemporaryError: The state could not be kept.
+            FraudError: The state could not be kept.
         """
         with self._lock:
-            self._keep(engine.act(self._state, name, action, by, reason, self._clock()))
-            rollout = self._state.get(name)
+            self._keep(engine.act(self.state, name, action, by, reason, self._clock()))
+            rollout = self.state.get(name)
         log.info("a person acted", rollout=name, action=action, by=by, reason=reason)
         return rollout  # type: ignore[return-value]  # it was acted on
 
@@ -101,46 +152,124 @@ class Controller:
         """Do what is to be done now.
 
         Raises:
-            TemporaryError: Something was away; the next tick tries again.
+            Superseded: Another controller is at work; this one must end.
+            FraudError: Something was away, or a person has to mend it; the next tick tries again.
         """
-        goal = wanted(self._state, self._percents)
+        self._look_around()
+        self._hold()
+        self._deliver()
+        self._renew()
+        goal = self.goal
         if goal is not None:
             self._judge(goal, self._reach(goal))
             self._look_after()
-        self._deliver()
+
+    def _look_around(self) -> None:
+        """Read the template; ask now and then whether detector and bundles are there, where nothing else does."""
+        known, now = self._loaded, self._clock()
+        if self._read_template:
+            with suppress(InvalidInput), self._troubles.of("template"):
+                self._template = self._read_template()
+                failed = known and engine.failed_template(known, self._template)
+                if failed:
+                    raise InvalidInput(
+                        f"the template {digest(self._template)} is not used: it was tried and rolled back "
+                        f"({failed.key}: {failed.said[1]}); change it, or ask under a key like {BY_HAND}template"
+                    )
+        asked = known and (known.provisional or (known.going_on and not known.going_on.same_version))
+        if not asked and not 0 <= now - self._reached_at < self._label_seconds:
+            self._reached_at = now
+            with suppress(FraudError), self._troubles.of("evidence"):
+                self._evidence.reach()
+
+    def _hold(self) -> None:
+        """Have the state, and make sure that nobody else has it."""
+        if self._superseded:
+            raise self._superseded
+        if self._loaded is None:
+            self.load()
+        else:
+            with self._lock, self._troubles.of("state"):
+                self._store.check()
+
+    def _renew(self) -> None:
+        """Have a changed template brought to the service by a roll-out of its own."""
+        if self._read_template is None:
+            return
+        template, rules = self._template or self.state.template, self._rules
+        self._change(lambda state: engine.renew(state, template, rules, self._clock()))
+
+    def _made_from(self, key: str) -> str:
+        """The template for a roll-out that begins now."""
+        if self._read_template is None:
+            return ""
+        state, template = self.state, self._template
+        if not template or (engine.failed_template(state, template) and not key.startswith(BY_HAND)):
+            template = state.template
+        if not template:
+            why = self._troubles.now.get("template", "it was not read yet")
+            raise TemporaryError(f"there is no template to make a service from: {why}")
+        return template
 
     def _reach(self, goal: Wanted) -> Observed:
         """Have the target go a step towards the goal, unless another hand is at it."""
-        observed = self._target.observe(goal, self._state.mark)
-        going_on = self._state.going_on
-        if observed.foreign:
-            self._said_foreign(observed.foreign)
-        if not observed.foreign or (going_on and going_on.status not in (Status.RUNNING, Status.STOPPED)):
-            mark = self._target.apply(goal, observed.mark)
+        mark, going_on = self.state.mark, self.state.going_on
+        with self._troubles.of("target"):
             observed = self._target.observe(goal, mark)
+        by_hand = not mark or (going_on and going_on.status not in (Status.RUNNING, Status.STOPPED))
+        if not observed.foreign or by_hand:
+            with self._troubles.of("target"):
+                mark = self._target.apply(goal, observed.mark)
+                observed = self._target.observe(goal, mark)
+        self._troubles.say("foreign", observed.foreign)
         self._change(lambda state: engine.settle(_marked(state, observed), observed, self._clock()))
         return observed
 
     def _judge(self, goal: Wanted, observed: Observed) -> None:
-        rollout = self._state.going_on
-        if rollout is None or rollout.status not in _JUDGED or wanted(self._state, self._percents) != goal:
+        rollout = self.state.going_on
+        if rollout is None or rollout.status not in _JUDGED or self.goal != goal:
             return
         if rollout.settled:
-            self._count(rollout, self._counts(rollout, goal))
-        labelled = self._labels(rollout)
-        self._change(lambda state: engine.judge(state, observed, labelled, self._rules, self._clock())[0])
+            self._count(rollout, self._counted(rollout.counts, goal))
+            rollout = self.state.going_on or rollout
+        counts, labelled, all_known = self._heard(rollout)
+        self._count(rollout, counts)
+
+        def change(state: State) -> State:
+            after, verdict = engine.judge(state, observed, labelled, self._rules, self._clock())
+            return after if all_known or verdict is None or not verdict.passed else state
+
+        self._change(change)
 
     def _look_after(self) -> None:
-        rollout = self._state.provisional
-        if rollout is None or self._state.going_on:
+        rollout = self.state.provisional
+        if rollout is None or self.state.going_on:
             return
-        labelled = self._labels(rollout)
+        with self._troubles.of("evidence"):
+            labelled = self._labels(rollout)
         self._change(lambda state: engine.judge_promotion(state, labelled, self._rules, self._clock())[0])
 
-    def _counts(self, rollout: Rollout, goal: Wanted) -> Counts:
-        counts = counted(rollout.counts, dict(self._target.servers(goal)), self._target.fallbacks())
-        now = self._clock()
-        if now - (counts.skew_until or rollout.asked) < self._label_seconds:
+    def _counted(self, counts: Counts, goal: Wanted) -> Counts:
+        with self._troubles.of("target"):
+            servers, fallbacks = self._target.servers(goal), self._target.fallbacks()
+        return counted(counts, servers, fallbacks)
+
+    def _heard(self, rollout: Rollout) -> tuple[Counts, Labelled, bool]:
+        """What scores and labels say, and whether that is all: without, a canary does not go on, but may go back.
+
+        Of a version beside itself they say nothing, and are not asked.
+        """
+        if rollout.same_version:
+            return rollout.counts, NO_LABELS, True
+        try:
+            with self._troubles.of("evidence"):
+                return self._compared(rollout), self._labels(rollout), True
+        except FraudError:
+            return rollout.counts, self._labelled.get(rollout.id, (0.0, NO_LABELS))[1], False
+
+    def _compared(self, rollout: Rollout) -> Counts:
+        counts, now = rollout.counts, self._clock()
+        if not rollout.settled or now - (counts.skew_until or rollout.asked) < self._label_seconds:
             return counts
         return self._evidence.compared(counts, rollout.version, rollout.asked, now)
 
@@ -151,7 +280,7 @@ class Controller:
                 return state  # a person was quicker
             return state.with_(same.model_copy(update={"counts": counts}))
 
-        self._change(change)
+        self._change(change, lazily=True)
 
     def _labels(self, rollout: Rollout) -> Labelled:
         """What labels say of a challenger beside who was champion; looked at now and then."""
@@ -165,20 +294,22 @@ class Controller:
         self._labelled = {rollout.id: (now, labelled)}
         return labelled
 
-    def _change(self, transition: Callable[[State], State]) -> None:
+    def _change(self, transition: Callable[[State], State], lazily: bool = False) -> None:
         with self._lock:
-            self._keep(transition(self._state))
+            self._keep(transition(self.state), lazily)
 
-    def _keep(self, state: State) -> None:
-        """Keep a state, with the events that its news are told by; the lock is held."""
-        if state == self._state:
+    def _keep(self, state: State, lazily: bool = False) -> None:
+        """Keep a state, with the events that its news are told by; the lock is held. `lazily`: at times only."""
+        former = self.state
+        if state == former:
             return
-        told = [one for event in news(self._state, state) if (one := self._pending(event))]
+        told = [one for event in news(former, state) if (one := self._pending(event))]
         if told:
             state = state.model_copy(update={"outbox": (*state.outbox, *told)})
-        self._store.save(state)
+        if not lazily or time.monotonic() - self._kept_at >= COUNTS_SECONDS:
+            self._save(state)
         for rollout in state.rollouts:
-            before = self._state.get(rollout.id)
+            before = former.get(rollout.id)
             if before is None or (before.status, before.step, before.said[1]) != (
                 rollout.status,
                 rollout.step,
@@ -186,7 +317,18 @@ class Controller:
             ):
                 said = {"reason": rollout.said[1], "message": rollout.said[2]}
                 log.info("roll-out", key=rollout.key, status=str(rollout.status), step=rollout.step, **said)
-        self._state = state
+        self._loaded = state
+
+    def _save(self, state: State) -> None:
+        if self._superseded:
+            raise self._superseded
+        try:
+            with self._troubles.of("state"):
+                self._store.save(state)
+        except Superseded as error:
+            self._superseded = error
+            raise
+        self._kept_at = time.monotonic()
 
     def _pending(self, event: EventData) -> Pending | None:
         if not self._events.sinks:
@@ -195,41 +337,41 @@ class Controller:
         return Pending(body=encode(event, SOURCE, moment), sinks=self._events.sinks)
 
     def _deliver(self) -> None:
-        """Post events that are due, the oldest first; the next ones wait for those before them, sink by sink."""
-        blocked: set[str] = set()
-        for pending in self._state.outbox:
+        """Post events that are due, the oldest first; the next ones wait for those before them, sink by sink.
+
+        A sink that is listed no longer gets nothing.
+        """
+        blocked: dict[str, str] = {}
+        for pending in self.state.outbox:
             left = []
             for sink in pending.sinks:
-                if sink in blocked or not self._post(sink, pending.body):
-                    blocked.add(sink)
+                if sink in self._events.sinks and sink not in blocked:
+                    blocked |= self._post(sink, pending.body)
+                if sink in blocked:
                     left.append(sink)
             if len(left) < len(pending.sinks):
                 self._change(partial(_delivered, pending=pending, left=tuple(left)))
+        self._troubles.say("sinks", "; ".join(blocked.values()))
 
-    def _post(self, sink: str, body: str) -> bool:
+    def _post(self, sink: str, body: str) -> dict[str, str]:
+        """Post an event; why a sink did not take it, by its name."""
         headers = {"content-type": CONTENT_TYPE}
         try:
             answer = httpx.post(
                 sink, content=body.encode(), headers=headers, timeout=self._events.timeout_seconds, trust_env=False
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            log.warning("an event waits for its sink", sink=sink, reason=str(error))
-            return False
-        if not answer.is_success:
-            log.warning("an event waits for its sink", sink=sink, reason=f"status {answer.status_code}")
-        return answer.is_success
-
-    def _said_foreign(self, foreign: str) -> None:
-        log.warning("another hand changed what serves", what=foreign)
+            return {sink: f"an event waits for {sink}: {error or type(error).__name__}"}
+        return {} if answer.is_success else {sink: f"an event waits for {sink}, which says {answer.status_code}"}
 
 
 def news(before: State, after: State) -> list[EventData]:
-    """What the world is to be told of the step from one state to the next."""
+    """What the world is to be told of the step from one state to the next; a template is nobody else's matter."""
     told: list[EventData] = []
     for rollout in after.rollouts:
         earlier = before.get(rollout.id)
         was = earlier.status if earlier else None
-        if rollout.status is was:
+        if rollout.status is was or rollout.same_version:
             continue
         by = rollout.hands[-1].by if rollout.hands else SOURCE
         if rollout.status in (Status.PROVISIONAL, Status.CONFIRMED) and (was is Status.PROMOTING):
@@ -267,7 +409,6 @@ class Loop:
         self._failed = failed
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
-        self._trouble = ""
 
     def start(self) -> None:
         """Begin."""
@@ -290,13 +431,12 @@ class Loop:
     def _tick(self) -> None:
         try:
             self._controller.tick()
-        except FraudError as error:
-            # What a person has to mend is tried again too: the service goes on meanwhile as it is.
-            if str(error) != self._trouble:
-                log.warning("the roll-out has to wait", reason=str(error))
-            self._trouble = str(error)
-        else:
-            self._trouble = ""
+        except Superseded:
+            raise
+        except FraudError:
+            # It is said by the controller's troubles. What a person has to mend is tried again too: the service
+            # goes on meanwhile as it is.
+            return
 
 
 def _marked(state: State, observed: Observed) -> State:

@@ -9,6 +9,8 @@ from fraudkit.errors import InvalidInput
 from fraudkit.policy.rollout import Facts, Labelled, RolloutRules, confirm, decide
 from fraudkit.policy.verdict import Outcome, Verdict
 from serving.rollout.state import (
+    KEPT_HANDS,
+    REJECTED,
     Counted,
     Counts,
     HandRecord,
@@ -19,9 +21,11 @@ from serving.rollout.state import (
     Tally,
 )
 from serving.rollout.targets import Observed
+from serving.rollout.template import digest
 
 ACTIONS: Final = ("pause", "resume", "promote", "rollback")
 BY_HAND: Final = "manual-"
+BY_TEMPLATE: Final = "template-"
 _FIRST: Final = "first_model"
 
 
@@ -63,17 +67,19 @@ def ask(state: State, asked: Asked, rules: RolloutRules, now: float) -> tuple[St
     if asked.version == state.champion and asked.template == state.template:
         raise Busy(f"{asked.version} serves already")
     rejected = state.rejected_in_a_row()
-    if rejected >= rules.rejected and not asked.key.startswith(BY_HAND):
+    if asked.version != state.champion and rejected >= rules.rejected and not asked.key.startswith(BY_HAND):
         raise Busy(
             f"the last {rejected} challengers were rejected: a person has to look; a key that begins with "
             f"{BY_HAND} is taken all the same"
         )
+    number = state.rollouts[-1].numbered + 1 if state.rollouts else 1
     rollout = Rollout(
-        id=f"r{len(state.rollouts) + 1}-{asked.version}",
+        id=f"r{number}-{asked.version}",
         key=asked.key,
         version=asked.version,
         champion=state.champion,
         template=asked.template,
+        template_digest=digest(asked.template),
         former_template=state.template,
         by=asked.by,
         reason=asked.reason,
@@ -82,6 +88,26 @@ def ask(state: State, asked: Asked, rules: RolloutRules, now: float) -> tuple[St
         began=now,
     )
     return state.with_(rollout), rollout
+
+
+def failed_template(state: State, template: str) -> Rollout | None:
+    """The roll-out that tried a template last with the version that served, if that was rejected."""
+    found = (
+        one for one in reversed(state.rollouts) if one.same_version and one.template_digest == digest(template)
+    )
+    last = next(found, None)
+    return last if last and last.status in REJECTED else None
+
+
+def renew(state: State, template: str, rules: RolloutRules, now: float) -> State:
+    """Begin to bring a template to the version that serves, if it is not made from it and no roll-out goes on."""
+    if state.champion is None or state.going_on or template == state.template or failed_template(state, template):
+        return state
+    key = f"{BY_TEMPLATE}{digest(template)}"
+    keys = (key, *(f"{key}-{number}" for number in range(2, len(state.rollouts) + 2)))
+    free = next(one for one in keys if state.get(one) is None)
+    asked = Asked(state.champion, free, "the controller", "the service's template has changed", template)
+    return ask(state, asked, rules, now)[0]
 
 
 def act(state: State, name: str, action: str, by: str, reason: str, now: float) -> State:
@@ -107,8 +133,10 @@ def act(state: State, name: str, action: str, by: str, reason: str, now: float) 
         goes_to = Status.REVERSING
     if goes_to is None:
         raise Busy(f"a roll-out that is {rollout.status} cannot {action}")
+    if action == "resume" and rollout.status is Status.STOPPED:
+        state = state.model_copy(update={"mark": ""})  # what another hand did is what it goes on from
     hand = HandRecord(at=now, action=action, by=by, reason=reason)
-    update = {"status": goes_to, "hands": (*rollout.hands, hand), "began": now, "settled": False}
+    update = {"status": goes_to, "hands": (*rollout.hands, hand)[-KEPT_HANDS:], "began": now, "settled": False}
     if goes_to is Status.CONFIRMED:
         update["ended"] = now
     else:
@@ -154,6 +182,7 @@ def judge(
         fallbacks=counts.fallbacks,
         canary_before=counts.canary.before.server(),
         stable_before=counts.stable.before.server(),
+        same_model=rollout.same_version,
     )
     verdict = decide(facts, rules, now)
     said = (str(verdict.outcome), verdict.reason, verdict.message)
@@ -201,16 +230,17 @@ def _arrived(state: State, rollout: Rollout, now: float) -> State:
     """Traffic flows as a promotion, a rollback or a reversal wanted it."""
     if rollout.status is Status.PROMOTING:
         first = rollout.champion is None
+        final = first or rollout.same_version
         update: dict[str, object] = {
-            "status": Status.CONFIRMED if first else Status.PROVISIONAL,
+            "status": Status.CONFIRMED if final else Status.PROVISIONAL,
             "promoted_at": now,
             "settled": True,
-            "ended": now if first else None,
+            "ended": now if final else None,
         }
         if first:
             update["said"] = (str(Outcome.PASS), _FIRST, "a first model: there is nothing to compare it with")
         before = state.provisional
-        if before:
+        if before and not rollout.same_version:
             over = before.model_copy(update={"status": Status.SUPERSEDED, "ended": now})
             state = state.with_(over)
         state = state.model_copy(update={"champion": rollout.version, "template": rollout.template})

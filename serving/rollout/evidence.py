@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fraudkit import bundle
 from fraudkit.client import get
-from fraudkit.errors import FraudError, PermanentError
+from fraudkit.errors import FraudError, PermanentError, TemporaryError
 from fraudkit.policy.rollout import Labelled
 from fraudkit.schema import INPUTS, FloatArray
 from fraudkit.scoring import Scorer
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCRAPE_SECONDS: Final = 5.0
+ASK_SECONDS: Final = 20.0
 OVERLAP_SECONDS: Final = 2.0
 """How long after an answer it is surely in the log: rows that are newer are compared the next time."""
 NO_LABELS: Final = Labelled(0, 0, 0, 0, 0, 0, 0, 0)
@@ -50,8 +51,15 @@ class Evidence:
 
         Raises:
             BundleError: It is not there, or damaged.
+            TemporaryError: No bundle is there: the volume is away.
         """
+        self._there()
         return _scorer(self._bundles / version)
+
+    def reach(self) -> None:
+        """Raise FraudError unless bundles and detector are there."""
+        self._there()
+        get(f"{self._detector}/health", seconds=SCRAPE_SECONDS)
 
     def compared(self, counts: Counts, version: str, since: float, now: float) -> Counts:
         """`counts` with the rows of `version` that were logged since they were compared last."""
@@ -89,6 +97,10 @@ class Evidence:
             both_alerts=int((one & other & ~frauds).sum()),
         )
 
+    def _there(self) -> None:
+        if not self._bundles.is_dir():
+            raise TemporaryError(f"the folder of the bundles, {self._bundles}, is not there")
+
     def _alerts(self, version: str, rows: FloatArray) -> NDArray[np.bool_]:
         scorer = self.scorer(version)
         alerts: NDArray[np.bool_] = scorer.probabilities(rows) >= scorer.thresholds.review
@@ -100,12 +112,12 @@ class Evidence:
 
         url = f"{self._detector}/v1/{what}"
         try:
-            return pq.read_table(io.BytesIO(get(url, parameters)))
+            return pq.read_table(io.BytesIO(get(url, parameters, ASK_SECONDS)))
         except (pa.ArrowException, OSError) as error:
             raise PermanentError(f"{url} did not give Parquet: {error}") from error
 
 
-def counted(counts: Counts, servers: dict[Side, Sequence[str]], fallbacks: int) -> Counts:
+def counted(counts: Counts, servers: Mapping[Side, Sequence[str]], fallbacks: int) -> Counts:
     """`counts` with what each predictor counted since it was read last; one that does not answer is read later.
 
     A server of the canary's side began with the roll-out, so all that it counted is the roll-out's; of stable's

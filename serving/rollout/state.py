@@ -16,6 +16,8 @@ from serving.rollout.targets import Side, Wanted
 
 KEPT: Final = 50
 """Roll-outs that are remembered."""
+KEPT_HANDS: Final = 50
+"""What people did to a roll-out, as far as it is remembered."""
 
 
 class Status(StrEnum):
@@ -110,6 +112,11 @@ class Counts(_Record):
     skew_largest: float = 0.0
     skew_until: float | None = None
 
+    def summed(self) -> Counts:
+        """Without what was read last of each server."""
+        stable, canary = (one.model_copy(update={"last": {}}) for one in (self.stable, self.canary))
+        return self.model_copy(update={"stable": stable, "canary": canary, "fallbacks_last": None})
+
     def skew(self) -> Skew:
         """For the policy."""
         return Skew(self.skew_rows, self.skew_differing, self.skew_largest)
@@ -144,8 +151,9 @@ class Rollout(_Record):
         key: Of the trigger that asked for it.
         version: The challenger.
         champion: Who served when it began; None for a first model.
-        template: What the service is made from.
-        former_template: What it was made from before.
+        template: What the service is made from, …
+        template_digest: … by its digest too, and …
+        former_template: … what it was made from before. The texts are forgotten when it is over.
         by: Who asked.
         reason: Why.
         asked: When.
@@ -166,6 +174,7 @@ class Rollout(_Record):
     version: str
     champion: str | None
     template: str = ""
+    template_digest: str = ""
     former_template: str = ""
     by: str
     reason: str
@@ -180,6 +189,22 @@ class Rollout(_Record):
     said: tuple[str, str, str] = ("", "", "")
     promoted_at: float | None = None
     ended: float | None = None
+
+    @property
+    def same_version(self) -> bool:
+        """Whether it brings a template alone."""
+        return self.version == self.champion
+
+    @property
+    def numbered(self) -> int:
+        """Its number among all roll-outs, from 1."""
+        return int(self.id[1:].partition("-")[0])
+
+    def remembered(self) -> Rollout:
+        """Without what only a roll-out needs that is not over."""
+        if self.ended is None:
+            return self
+        return self.model_copy(update={"template": "", "former_template": "", "counts": self.counts.summed()})
 
 
 class Pending(_Record):
@@ -222,15 +247,18 @@ class State(_Record):
 
     def with_(self, rollout: Rollout) -> State:
         """With a roll-out as it is now; the oldest that are over are forgotten."""
+        rollout = rollout.remembered()
         others = tuple(rollout if one.id == rollout.id else one for one in self.rollouts)
         if all(one.id != rollout.id for one in self.rollouts):
             others = (*others, rollout)
         return self.model_copy(update={"rollouts": others[-KEPT:]})
 
     def rejected_in_a_row(self) -> int:
-        """How many challengers were rejected since the last one that was not."""
+        """How many challengers were rejected since the last one that was not; a template is no challenger."""
         count = 0
         for one in reversed(self.rollouts):
+            if one.same_version:
+                continue
             if one.status not in REJECTED:
                 break
             count += 1

@@ -13,22 +13,40 @@ from fraudkit.errors import PermanentError, TemporaryError
 from serving.rollout.state import State
 
 
+class Superseded(PermanentError):
+    """Another controller has the state: this one must not do anything any more."""
+
+
 class Store(Protocol):
     """Keeps the state of one controller at a time."""
 
     def load(self) -> State:
-        """The state as it was saved last.
+        """The state as it was saved last; from now on it is this controller's.
 
         Raises:
+            TemporaryError: It cannot be read now.
             PermanentError: It cannot be read.
+        """
+
+    def check(self) -> None:
+        """Make sure that the state is still this controller's.
+
+        Raises:
+            Superseded: It is not.
+            TemporaryError: It cannot be said now.
         """
 
     def save(self, state: State) -> None:
         """Keep the state; when this returns it survives anything.
 
         Raises:
-            TemporaryError: It was not kept, or another controller kept its own meanwhile.
+            Superseded: Another controller has kept its own meanwhile.
+            TemporaryError: It was not kept, as far as is known.
+            PermanentError: It cannot be kept.
         """
+
+    def close(self) -> None:
+        """Let another controller have it."""
 
 
 class FileStore:
@@ -60,6 +78,9 @@ class FileStore:
         except (OSError, ValidationError) as error:
             said = " ".join(str(error).split())
             raise PermanentError(f"{self._path} is not the state of a controller: {said}") from error
+
+    def check(self) -> None:
+        """The lock holds as long as this process."""
 
     def save(self, state: State) -> None:
         """Write it beside its place, bring it to the disk, and rename."""

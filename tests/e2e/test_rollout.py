@@ -194,6 +194,25 @@ def test_people_pause_go_on_and_roll_back_with_their_names_on_record(world: Worl
     assert again.status_code == 409
 
 
+def test_other_thresholds_serve_and_are_watched_once_a_person_promotes_them(world: World) -> None:
+    champion = httpx.get(f"{world.url}/v1/models").json()["champion"]
+    asked = {"review": 0.3, "block": 0.8, "by": "an analyst", "reason": "too many reviews"}
+    begun = httpx.post(f"{world.url}/v1/bundles/{champion}/thresholds", json=asked)
+    assert begun.status_code == 201, begun.text
+    key, child = begun.json()["key"], begun.json()["version"]
+    httpx.post(f"{world.url}/v1/rollouts/{key}/promote", json={"by": "an analyst", "reason": "I know"})
+    world.until(key, "provisional", "confirmed")
+    rows = rows_of(200, 0)
+    answer = httpx.post(f"{world.gateway.url}/v1/models/fraud:predict", json={"instances": rows.tolist()}).json()
+    assert answer["model_version"] == child
+    alerts = [one["alert"] for one in answer["predictions"]]
+    expected = np.digitize([one["probability"] for one in answer["predictions"]], (0.3, 0.8))
+    assert alerts == [("normal", "review", "block")[i] for i in expected]
+    assert {"normal", "review", "block"} == set(alerts)
+    drift = f"{world.detector.url}/v1/models/fraud/drift"
+    wait_until(lambda: httpx.get(drift).json()["version"] == child, lambda: httpx.get(drift).text)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [

@@ -12,6 +12,7 @@ from kserve_stand_in import ISVC, KSVC, NAMESPACE, PODS, Cluster, running
 from kubernetes.client import ApiClient, Configuration
 
 from fraudkit.errors import PermanentError, TemporaryError
+from serving.rollout.apiserver import ApiServer
 from serving.rollout.targets import Observed, Side, Wanted
 from serving.rollout.targets.kserve import TEMPLATE, KserveTarget
 
@@ -55,7 +56,7 @@ def connected(url: str, timeout: float = 10.0) -> KserveTarget:
     configuration.host = url
     configuration.retries = False
     configuration.api_key["authorization"] = "Bearer very-secret"
-    return KserveTarget(NAMESPACE, uri, ApiClient(configuration), timeout=timeout)
+    return KserveTarget(ApiServer(NAMESPACE, ApiClient(configuration), timeout), uri)
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ class Client:
     def get(self, path: str, **arguments: Any) -> httpx.Response:
         return asyncio.run(self._ask("GET", path, arguments))
 
+    def put(self, path: str, **arguments: Any) -> httpx.Response:
+        return asyncio.run(self._ask("PUT", path, arguments))
+
     def post(self, path: str, **arguments: Any) -> httpx.Response:
         return asyncio.run(self._ask("POST", path, arguments))
 

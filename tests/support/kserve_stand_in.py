@@ -24,6 +24,8 @@ ISVC = kmock.resource("serving.kserve.io/v1beta1/inferenceservices")
 KSVC = kmock.resource("serving.knative.dev/v1/services")
 REVISIONS = kmock.resource("serving.knative.dev/v1/revisions")
 PODS = kmock.resource("v1/pods")
+CONFIG_MAPS = kmock.resource("v1/configmaps")
+MOST_BYTES = 1_048_576
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
 
 
@@ -38,7 +40,11 @@ class Cluster(kmock.KubernetesEmulator):
     """What was asked of it, what is to go wrong, and the controllers' steps.
 
     Attributes:
-        writes: Bodies of the POSTs and PATCHes that were accepted.
+        writes: Bodies of the POSTs and PATCHes of an InferenceService that were accepted.
+        lost: The next answers to writes that get lost after the write was done.
+        down: Whether it answers nothing but 503.
+        pace: Steps that KServe and Knative get on with each request.
+        serve: Address and port of the pod of a revision.
         before_write: Called before the next write is handled, then forgotten.
         failures: Answers to the next requests.
         hold: Seconds that each answer takes.
@@ -49,7 +55,11 @@ class Cluster(kmock.KubernetesEmulator):
 
     def start(self) -> None:
         self.writes: list[Json] = []
-        self.before_write: list[Callable[[], None]] = []
+        self.lost = 0
+        self.down = False
+        self.pace = self.paced = 0
+        self.serve: Callable[[str], tuple[str, int]] = lambda name: (f"10.0.0.{int(name[-5:])}", 8080)
+        self.before_write: list[Callable[[], object]] = []
         self.failures: list[web.Response] = []
         self.hold = 0.0
         self.broken: set[str] = set()
@@ -58,13 +68,19 @@ class Cluster(kmock.KubernetesEmulator):
         self.version = 100
         self.refuses_template = False
         self.config: Json = {"generation": 0, "template": None, "created": "", "ready": ""}
-        for kind in (ISVC, KSVC, REVISIONS, PODS):
+        for kind in (ISVC, KSVC, REVISIONS, PODS, CONFIG_MAPS):
             self.resources[kind] = {}
 
     # The API server
 
     async def _handle(self, request: Any) -> web.StreamResponse:
         await asyncio.sleep(self.hold)
+        for _ in range(self.pace):
+            steps = self.steps()
+            steps[self.paced % len(steps)]()
+            self.paced += 1
+        if self.down:
+            return web.Response(status=503, text="no server is available to handle this request\n")
         if self.failures:
             return self.failures.pop(0)
         if self.before_write and request.action in (kmock.action.CREATE, kmock.action.UPDATE):
@@ -72,10 +88,12 @@ class Cluster(kmock.KubernetesEmulator):
         group = request.resource.group
         if group not in self.installed:
             return web.Response(status=404, text="404 page not found\n")
-        if request.action == kmock.action.CREATE:
-            return web.json_response(self._create(request.data))
-        if request.action == kmock.action.UPDATE:
-            return web.json_response(self._update(request))
+        if request.action in (kmock.action.CREATE, kmock.action.UPDATE):
+            made = self._write(request)
+            if self.lost:
+                self.lost -= 1
+                return web.Response(status=504, text="the answer got lost\n")
+            return web.json_response(made)
         if request.action == kmock.action.FETCH:
             return web.json_response(self._found(f"{group}/v1", request.resource.plural, request.name))
         if request.resource.plural == "pods":
@@ -87,10 +105,51 @@ class Cluster(kmock.KubernetesEmulator):
         return await super()._handle(request)
 
     def _found(self, group: str, plural: str, name: str) -> Json:
-        found = self.get({"inferenceservices": ISVC, "services": KSVC, "revisions": REVISIONS}[plural], name)
+        found = self.get(_KINDS[plural], name)
         if found is None:
             raise Failure(404, f'{plural}.{group.partition("/")[0]} "{name}" not found', "NotFound", name)
         return found
+
+    def asked(self) -> set[tuple[str, str]]:
+        """Verb and kind of all requests ever, as a Role has them."""
+        found = set()
+        for request in self:
+            verbs = {"POST": "create", "PATCH": "patch", "GET": "get" if request.name else "list"}
+            kind = ".".join(filter(None, (request.resource.plural, request.resource.group)))
+            found.add((verbs.get(request.method.value, request.method.value), kind))
+        return found
+
+    def _write(self, request: Any) -> Json:
+        if request.resource.plural == "configmaps":
+            return self._config_map(request)
+        return self._create(request.data) if request.action == kmock.action.CREATE else self._update(request)
+
+    def _config_map(self, request: Any) -> Json:
+        body = request.data
+        here: Json = {"metadata": {}}
+        if request.action == kmock.action.CREATE:
+            assert "resourceVersion" not in body["metadata"], "resourceVersion should not be set"
+            if self.get(CONFIG_MAPS, body["metadata"]["name"]):
+                raise Failure(409, "configmaps already exists", "AlreadyExists", body["metadata"]["name"])
+        else:
+            here = self._there(request)
+        changed: Json = _merged(here, body)
+        if sum(len(key) + len(value.encode()) for key, value in changed["data"].items()) > MOST_BYTES:
+            raise Failure(422, f"data: Too long: must have at most {MOST_BYTES} bytes", "Invalid")
+        self.version += 1
+        changed["metadata"]["resourceVersion"] = str(self.version)
+        return self.put(CONFIG_MAPS, changed)
+
+    def _there(self, request: Any) -> Json:
+        """What a patch is for."""
+        if request.headers["Content-Type"] != "application/merge-patch+json":
+            raise Failure(415, "the body of the request was in an unknown format", "UnsupportedMediaType")
+        group = f"{request.resource.group}/v1" if request.resource.group else "v1"
+        here = self._found(group, request.resource.plural, request.name)
+        asked = request.data.get("metadata", {}).get("resourceVersion")
+        if asked and asked != here["metadata"]["resourceVersion"]:
+            raise Failure(409, "the object has been modified; please apply your changes", "Conflict", request.name)
+        return here
 
     def _create(self, body: Json) -> Json:
         if self.get(ISVC, "fraud"):
@@ -104,12 +163,7 @@ class Cluster(kmock.KubernetesEmulator):
         return self.put(ISVC, made)
 
     def _update(self, request: Any) -> Json:
-        if request.headers["Content-Type"] != "application/merge-patch+json":
-            raise Failure(415, "the body of the request was in an unknown format", "UnsupportedMediaType")
-        here = self._found("serving.kserve.io/v1beta1", request.resource.plural, request.name)
-        asked = request.data.get("metadata", {}).get("resourceVersion")
-        if asked and asked != here["metadata"]["resourceVersion"]:
-            raise Failure(409, "the object has been modified; please apply your changes", "Conflict", request.name)
+        self._there(request)
         self.writes.append(request.data)
         return self.edit(request.data)
 
@@ -224,6 +278,8 @@ class Cluster(kmock.KubernetesEmulator):
             status["modelStatus"] = {"transitionStatus": "BlockedByFailedLoad", "lastFailureInfo": failure}
         elif "modelStatus" in status:  # the last failure stays where it is
             status["modelStatus"] = status["modelStatus"] | {"transitionStatus": "UpToDate"}
+        if status == before:
+            return
         service["status"] = status
         self.version += 1
         service["metadata"]["resourceVersion"] = str(self.version)
@@ -291,8 +347,13 @@ class Cluster(kmock.KubernetesEmulator):
         self.put(REVISIONS, revision)
         ready = {"type": "Ready", "status": "True" if condition["status"] == "True" else "False"}
         pod = {"name": f"{name}-pod", "labels": {"serving.knative.dev/revision": name}}
-        address = f"10.0.0.{int(name[-5:])}"
-        self.put(PODS, {"metadata": pod, "status": {"podIP": address, "conditions": [ready]}})
+        address, port = self.serve(name)
+        containers = [
+            {"name": "queue-proxy", "ports": [{"containerPort": 8012}]},
+            {"name": "kserve-container", "ports": [{"containerPort": port}]},
+        ]
+        status = {"podIP": address, "conditions": [ready]}
+        self.put(PODS, {"metadata": pod, "spec": {"containers": containers}, "status": status})
 
     def steps(self) -> list[Callable[[], None]]:
         """In the order in which things usually happen; a round does not always get through with all of it."""
@@ -358,6 +419,9 @@ def _merged(value: Any, patch: Any) -> Any:
         else:
             result[key] = _merged(result.get(key), inner)
     return result
+
+
+_KINDS = {"inferenceservices": ISVC, "services": KSVC, "revisions": REVISIONS, "configmaps": CONFIG_MAPS}
 
 
 @contextmanager

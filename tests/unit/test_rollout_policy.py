@@ -79,6 +79,18 @@ def test_enough_labels_are_told_with_their_numbers() -> None:
     assert said.endswith("of 320 labelled frauds the canary caught 170 and stable 170 (alone 2 and 2)")
 
 
+def test_of_a_version_beside_itself_no_scores_are_asked_for_and_requests_and_readiness_are() -> None:
+    same = replace(GOOD, skew=Skew(0, 0, 0.0), labelled=NO_LABELS, same_model=True)
+    assert decide(replace(same, same_model=False), RULES, NOW).reason == "too_few_scores"
+    verdict = decide(same, RULES, NOW)
+    assert verdict.passed
+    assert verdict.message == "90 requests at 10 %, 0 failed; the model is the one that serves; 25 % is next"
+    assert decide(replace(same, canary=server(70)), RULES, NOW).reason == "too_few_requests"
+    assert decide(replace(same, ready=None), RULES, NOW).reason == "not_ready"
+    assert decide(replace(same, canary=server(90, 6)), RULES, NOW).reason == "errors"
+    assert decide(replace(same, canary=server(90, slower=2)), RULES, NOW).reason == "latency"
+
+
 HARM: list[tuple[str, dict[str, Any], str, str]] = [
     (
         "a row scored otherwise than offline",

@@ -19,21 +19,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-import urllib3.exceptions
-import yaml
-from kubernetes import config  # type: ignore[import-untyped]
-from kubernetes.client import ApiClient, Configuration  # type: ignore[import-untyped]
-from kubernetes.client.exceptions import ApiException  # type: ignore[import-untyped]
 from kubernetes.utils import parse_quantity  # type: ignore[import-untyped]
 
-from fraudkit.errors import PermanentError, TemporaryError
+from fraudkit.errors import InvalidInput, PermanentError, TemporaryError
 from fraudkit.settings import MODEL_NAME
+from serving.rollout.apiserver import INFERENCE_SERVICES, KNATIVE_SERVICES, REVISIONS, ApiServer, Json
 from serving.rollout.targets import Observed, Side, Wanted
-
-Json: TypeAlias = dict[str, Any]
+from serving.rollout.template import PERCENT, parsed
 
 TEMPLATE: Final = "fraud-platform/template"
 """The annotation of a revision that says which template it is made from."""
@@ -41,31 +35,10 @@ SOURCE: Final = "internal.serving.kserve.io/storage-initializer-sourceuri"
 """The annotation of a revision that says which bundle; KServe puts it there."""
 ABSENT: Final = "absent"
 """The mark of an InferenceService that is not there."""
-_KSERVE: Final = ("serving.kserve.io/v1beta1", "inferenceservices")
-_SERVICE: Final = ("serving.knative.dev/v1", "services")
-_REVISION: Final = ("serving.knative.dev/v1", "revisions")
-_POD: Final = ("v1", "pods")
 _PORT: Final = 8080
+"""Of a predictor whose pod names none."""
+_CONTAINER: Final = "kserve-container"
 _MOST_PODS: Final = 500
-_PERCENT: Final = "canaryTrafficPercent"
-
-
-def connect(kubeconfig: Path | None = None) -> ApiClient:
-    """A client for the cluster that this runs in, or for the one that `kubeconfig` names.
-
-    Raises:
-        PermanentError: There is no such cluster.
-    """
-    made = Configuration()
-    try:
-        if kubeconfig:
-            config.load_kube_config(str(kubeconfig), client_configuration=made, persist_config=False)
-        else:
-            config.load_incluster_config(client_configuration=made)
-    except config.ConfigException as error:
-        raise PermanentError(f"no access to Kubernetes: {error}") from error
-    made.retries = False  # whoever calls tries again
-    return ApiClient(made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,38 +168,27 @@ class KserveTarget:
     What was wanted when a mark got lost must be asked for once more before something else is.
     """
 
-    def __init__(
-        self,
-        namespace: str,
-        uri: Callable[[str], str],
-        client: ApiClient | None = None,
-        name: str = MODEL_NAME,
-        timeout: float = 10.0,
-    ) -> None:
+    def __init__(self, server: ApiServer, uri: Callable[[str], str], name: str = MODEL_NAME) -> None:
         """Does not ask the cluster anything yet.
 
         Args:
-            namespace: Of the InferenceService.
+            server: The API server.
             uri: The `storageUri` of a version.
-            client: The cluster; the one that this runs in when not given.
             name: Of the InferenceService.
-            timeout: Seconds that a request may take.
         """
-        self.namespace = namespace
         self.name = name
+        self._server = server
         self._uri = uri
-        self._client = client or connect()
-        self._timeout = timeout
 
     def apply(self, wanted: Wanted, mark: str) -> str:
         """See `Target.apply`."""
         goal = self._goal(wanted)
-        service = self._get(_KSERVE, self.name)
+        service = self._server.get(INFERENCE_SERVICES, self.name)
         foreign = self._foreign(wanted, goal, mark, service)
         if foreign:
             raise TemporaryError(f"not changed, look again: {foreign}")
         if service is None:
-            return _mark(self._ask("create", _KSERVE, body=self._render(wanted, goal.stable)))
+            return _mark(self._server.create(INFERENCE_SERVICES, self._render(wanted, goal.stable)))
         seen = self._seen(service)
         step = next_state(goal, seen)
         if step is None:
@@ -240,7 +202,7 @@ class KserveTarget:
     def observe(self, wanted: Wanted, mark: str) -> Observed:
         """See `Target.observe`; like `apply` it may raise PermanentError, where the cluster refuses to say."""
         goal = self._goal(wanted)
-        service = self._get(_KSERVE, self.name)
+        service = self._server.get(INFERENCE_SERVICES, self.name)
         foreign = self._foreign(wanted, goal, mark, service)
         if service is None:
             return Observed(settled=False, ready=None, foreign=foreign, mark=ABSENT)
@@ -261,7 +223,7 @@ class KserveTarget:
     def servers(self, wanted: Wanted) -> dict[Side, tuple[str, ...]]:
         """See `Target.servers`."""
         goal = self._goal(wanted)
-        service = self._get(_KSERVE, self.name)
+        service = self._server.get(INFERENCE_SERVICES, self.name)
         if service is None:
             return {}
         seen = self._seen(service)
@@ -284,7 +246,7 @@ class KserveTarget:
 
     def close(self) -> None:
         """See `Target.close`."""
-        self._client.close()
+        self._server.close()
 
     # What is wanted
 
@@ -295,30 +257,17 @@ class KserveTarget:
 
     def _template(self, text: str) -> Json:
         try:
-            template = yaml.safe_load(text)
-            predictor = template["spec"]["predictor"]
-            model = predictor["model"]
-            named = bool(model["runtime"])
-        except (yaml.YAMLError, TypeError, KeyError) as error:
-            raise PermanentError(
-                f"the template is not an InferenceService with a model and a runtime: {error!r}"
-            ) from error
-        if not named or "storageUri" in model or _PERCENT in predictor:
-            raise PermanentError(f"the template must name a runtime, and neither storageUri nor {_PERCENT}")
-        metadata = {
-            key: value
-            for key, value in (template.get("metadata") or {}).items()
-            if key in ("annotations", "labels")
-        }
-        return {"metadata": metadata, "spec": template["spec"]}
+            return parsed(text)
+        except InvalidInput as error:
+            raise PermanentError(str(error)) from error
 
     def _render(self, wanted: Wanted, made: _Made) -> Json:
         rendered = copy.deepcopy(self._template(wanted.template))
         predictor = rendered["spec"]["predictor"]
         predictor["model"]["storageUri"] = made.uri
         predictor["annotations"] = (predictor.get("annotations") or {}) | {TEMPLATE: made.template}
-        rendered["metadata"] |= {"name": self.name, "namespace": self.namespace}
-        return {"apiVersion": _KSERVE[0], "kind": "InferenceService"} | rendered
+        rendered["metadata"] |= {"name": self.name, "namespace": self._server.namespace}
+        return {"apiVersion": INFERENCE_SERVICES.version, "kind": "InferenceService"} | rendered
 
     def _foreign(self, wanted: Wanted, goal: _Goal, mark: str, service: Json | None) -> str:
         """What differs from all that this could have made since `mark`."""
@@ -340,7 +289,7 @@ class KserveTarget:
                 return ""
         differences = self._differences(wanted, goal.state, service)
         if at != goal.state.percent:
-            differences.append(f"spec.predictor.{_PERCENT} to {at}")
+            differences.append(f"spec.predictor.{PERCENT} to {at}")
         return "another hand changed " + ", ".join(differences[:5])
 
     def _differences(self, wanted: Wanted, state: _State, service: Json) -> list[str]:
@@ -352,7 +301,7 @@ class KserveTarget:
     def _seen(self, service: Json) -> _Seen:
         status = service.setdefault("status", {})
         component = (status.get("components") or {}).get("predictor") or {}
-        knative = self._get(_SERVICE, f"{self.name}-predictor") or {}
+        knative = self._server.get(KNATIVE_SERVICES, f"{self.name}-predictor") or {}
         template = ((knative.get("spec") or {}).get("template") or {}).get("metadata") or {}
         state = _state(service)
         handed = _made(template) == state.made
@@ -382,7 +331,7 @@ class KserveTarget:
         )
 
     def _revision(self, name: str) -> _Revision:
-        found = self._get(_REVISION, name) if name else None
+        found = self._server.get(REVISIONS, name) if name else None
         if found is None:
             return _Revision(name)
         condition = _condition(found.get("status") or {}, "Ready")
@@ -393,14 +342,13 @@ class KserveTarget:
         if not revisions:
             return
         selector = f"serving.knative.dev/revision in ({','.join(sorted(revisions))})"
-        answer = self._ask("list", _POD, query=[("labelSelector", selector), ("limit", str(_MOST_PODS))])
-        for pod in answer.get("items") or []:
+        for pod in self._server.pods(selector, _MOST_PODS):
             status = pod.get("status") or {}
             ready = _condition(status, "Ready").get("status") == "True"
             if ready and status.get("podIP") and not pod["metadata"].get("deletionTimestamp"):
                 yield pod
 
-    # The API server
+    # What is done
 
     def _patch(self, wanted: Wanted, service: Json, at: _State, step: _State) -> Json:
         patch: Json = {"metadata": {"resourceVersion": service["metadata"]["resourceVersion"]}}
@@ -410,77 +358,8 @@ class KserveTarget:
             patch["spec"] = _merge(service["spec"], rendered["spec"], prune=other)
             if other:
                 patch["metadata"] |= {key: rendered["metadata"].get(key, {}) for key in ("annotations", "labels")}
-        patch.setdefault("spec", {}).setdefault("predictor", {})[_PERCENT] = step.percent
-        return self._ask("patch", _KSERVE, self.name, body=patch)
-
-    def _get(self, kind: tuple[str, str], name: str) -> Json | None:
-        try:
-            return self._ask("get", kind, name)
-        except _NotThereError:
-            return None
-
-    def _ask(
-        self,
-        verb: str,
-        kind: tuple[str, str],
-        name: str = "",
-        body: Json | None = None,
-        query: list[tuple[str, str]] | None = None,
-    ) -> Json:
-        group, plural = kind
-        root = "/apis" if "/" in group else "/api"
-        path = f"{root}/{group}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
-        method = {"create": "POST", "patch": "PATCH"}.get(verb, "GET")
-        # CustomObjectsApi 30.1 would send a patch as application/strategic-merge-patch+json, which no CRD takes
-        content = "application/merge-patch+json" if verb == "patch" else "application/json"
-        what = f"{verb} {plural}.{group.partition('/')[0]} in namespace {self.namespace}"
-        try:
-            answer = self._client.call_api(
-                path,
-                method,
-                query_params=query or [],
-                header_params={"Accept": "application/json", "Content-Type": content},
-                body=body,
-                response_type="object",
-                auth_settings=["BearerToken"],
-                _return_http_data_only=True,
-                _request_timeout=(self._timeout, self._timeout),  # one float alone it would silently ignore
-            )
-        except ApiException as error:
-            raise _translated(error, what, name) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise TemporaryError(f"{what}: the API server does not answer: {error}") from error
-        if not isinstance(answer, dict):
-            raise TemporaryError(f"{what}: the API server's answer is not JSON")
-        return answer
-
-
-class _NotThereError(Exception):
-    """The kind is there, but no object of that name."""
-
-
-def _translated(error: ApiException, what: str, name: str) -> Exception:
-    """An answer of the API server as an error of this project."""
-    try:
-        said = json.loads(error.body)
-        details, message = said.get("details") or {}, str(said.get("message", ""))[:1_000]
-    except (TypeError, ValueError, AttributeError):
-        details, message = {}, str(error.body or error.reason or "")[:200].strip()
-    status = error.status or 0
-    if status == 404 and name and details.get("name") == name:
-        return _NotThereError(message)
-    if status == 404 and not message.startswith("namespaces"):
-        missing = "KServe" if "kserve" in what else "Knative Serving"
-        return PermanentError(f"{what}: {missing} is not installed in this cluster ({message})")
-    if status == 401:
-        return PermanentError(f"{what}: the API server does not know the ServiceAccount of the token ({message})")
-    if status == 403 and "admission webhook" not in message:
-        return PermanentError(f"the ServiceAccount has no right to {what}: its Role must give it ({message})")
-    if status == 409:
-        return TemporaryError(f"{what}: it was changed meanwhile ({message})")
-    if status in (0, 408, 429) or status >= 500:
-        return TemporaryError(f"{what}: the API server answered {status} ({message})")
-    return PermanentError(f"{what}: refused with {status}: {message}")
+        patch.setdefault("spec", {}).setdefault("predictor", {})[PERCENT] = step.percent
+        return self._server.patch(INFERENCE_SERVICES, self.name, patch)
 
 
 def _flows(goal: _Goal, seen: _Seen) -> bool:
@@ -541,12 +420,12 @@ def _made(metadata: Json) -> _Made:
 def _state(service: Json) -> _State:
     predictor = service["spec"]["predictor"]
     template = (predictor.get("annotations") or {}).get(TEMPLATE, "")
-    return _State(_Made((predictor.get("model") or {}).get("storageUri", ""), template), predictor.get(_PERCENT))
+    return _State(_Made((predictor.get("model") or {}).get("storageUri", ""), template), predictor.get(PERCENT))
 
 
 def _unshared(service: Json) -> Json:
     """The spec without the percent."""
-    predictor = {key: value for key, value in service["spec"]["predictor"].items() if key != _PERCENT}
+    predictor = {key: value for key, value in service["spec"]["predictor"].items() if key != PERCENT}
     return {**service["spec"], "predictor": predictor}
 
 
@@ -561,7 +440,10 @@ def _digest(value: Json) -> str:
 
 def _url(pod: Json) -> str:
     address = pod["status"]["podIP"]
-    return f"http://[{address}]:{_PORT}" if ":" in address else f"http://{address}:{_PORT}"
+    containers = (pod.get("spec") or {}).get("containers") or []
+    named = (port for one in containers if one.get("name") == _CONTAINER for port in one.get("ports") or [])
+    port = next((each["containerPort"] for each in named), _PORT)
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 def _merge(actual: Json, rendered: Json, prune: bool) -> Json:
