@@ -71,15 +71,31 @@ def register(
 
 
 @component
+def roll_out(
+    trigger: str,
+    attempt: int,
+    settings: str,
+    evaluation: dsl.Input[dsl.Artifact],
+    model: dsl.Input[dsl.Model],
+    rollout: dsl.Output[dsl.HTML],
+) -> None:
+    """Have the model rolled out, follow that, and tell the launcher how the run ended."""
+    from pipelines import following
+
+    following.roll_out(trigger, attempt, settings, evaluation, model, rollout)
+
+
+@component
 def reject(
     run: str,
     trigger: str,
+    attempt: int,
     settings: str,
     prepared: dsl.Input[dsl.Dataset],
     candidate: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
 ) -> None:
-    """Log the run; nothing is registered."""
+    """Log the run, and tell the launcher how it ended; nothing is registered."""
     from pipelines import tasks
 
-    tasks.reject(run, trigger, settings, prepared, candidate, evaluation)
+    tasks.reject(run, trigger, attempt, settings, prepared, candidate, evaluation)

@@ -3,96 +3,179 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
-import httpx
-import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fraudkit.client import get
-from fraudkit.errors import PermanentError, TemporaryError
-from pipelines.launcher.backends import Result
+from fraudkit.client import get, patiently, send
+from fraudkit.errors import PermanentError
 
-log = structlog.get_logger()
-
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
 POLL_SECONDS: Final = 1.0
-SECONDS: Final = 30.0
-GIVE_UP_SECONDS: Final = 3_600.0
-"""How long a controller may be away."""
-_OUTCOMES: Final = {
+TELL_SECONDS: Final = 60.0
+"""How often a roll-out that does not change is told of."""
+ENDS: Final = {
     "provisional": "promoted",
     "confirmed": "promoted",
     "superseded": "promoted",
     "rolled_back": "rolled_back",
     "reversed": "rolled_back",
 }
+"""How a run ends whose roll-out has come to one of these."""
 
 
-class _Rollout(BaseModel):
+class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+
+class Counted(_Record):
+    """Requests of a side, and those that failed."""
+
+    requests: int = 0
+    errors: int = 0
+
+
+class Tally(_Record):
+    """What a side counted in this step, and before it."""
+
+    step: Counted = Counted()
+    before: Counted = Counted()
+
+
+class Counts(_Record):
+    """What was counted; `fallbacks` are requests that stable answered for the canary."""
+
+    stable: Tally = Tally()
+    canary: Tally = Tally()
+    fallbacks: int = 0
+    skew_rows: int = 0
+    skew_differing: int = 0
+
+
+class Step(_Record):
+    """A step that is over. Times are seconds UTC."""
+
+    percent: int
+    began: float
+    ended: float
+    requests: int
+    outcome: str
+    reason: str
+    message: str
+
+
+class Hand(_Record):
+    """What a person did, and why."""
+
+    at: float
+    action: str
+    by: str
+    reason: str
+
+
+class Rollout(_Record):
+    """What a run tells of its roll-out; the controller's API has more.
+
+    Attributes:
+        key: Of the trigger.
+        version: The challenger.
+        champion: Who served when it began; None for a first model.
+        status: How far it is.
+        step: Index of the step.
+        counts: What was counted.
+        steps: The steps that are over.
+        hands: What people did.
+        said: Outcome, reason and message of the last verdict.
+    """
+
+    key: str
+    version: str
+    champion: str | None
     status: str
+    step: int = 0
+    counts: Counts = Counts()
+    steps: tuple[Step, ...] = ()
+    hands: tuple[Hand, ...] = ()
     said: tuple[str, str, str]
 
 
-class _Models(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class _Rollouts(_Record):
+    rollouts: tuple[Rollout, ...]
+
+
+class Model(_Record):
+    """A model that was rolled out, and how far that came."""
+
+    version: str
+    status: str
+
+
+class Models(_Record):
+    """Who serves, who is tried, and who was."""
 
     champion: str | None
+    challenger: str | None = None
+    models: tuple[Model, ...] = ()
 
 
-def champion(url: str) -> str | None:
-    """The version that serves, as the controller says.
+Hear = Callable[[Rollout], None]
+"""Called when there is something to tell of a roll-out."""
+_Read = TypeVar("_Read", bound=_Record)
+
+
+def models(url: str) -> Models:
+    """Who serves.
 
     Raises:
-        FraudError: It does not say.
+        FraudError: The controller does not say.
     """
-    try:
-        return _Models.model_validate_json(get(f"{url.rstrip('/')}/v1/models")).champion
-    except ValidationError as error:
-        raise PermanentError(f"{url} does not answer as a roll-out controller does") from error
+    return _read(Models, get(f"{url}/v1/models"), url)
 
 
-def roll_out(url: str, result: Result, key: str) -> Result:
-    """Have the model of a run rolled out under the run's key; how that ended.
+def find(url: str, key: str) -> Rollout | None:
+    """The roll-out that a key began, if it did.
 
-    The same key again finds the roll-out that it began, so a run that was interrupted goes on following it.
+    Raises:
+        FraudError: The controller does not say.
+    """
+    known = _read(_Rollouts, get(f"{url}/v1/rollouts"), url).rollouts
+    return next((one for one in known if one.key == key), None)
+
+
+def begin(url: str, version: str, key: str, reason: str) -> Rollout:
+    """Ask for a roll-out; the same key again finds the one that it began.
+
+    Raises:
+        TemporaryError: The controller is away.
+        Refused: It cannot begin; 409 where it could have at another time.
+    """
+    body = {"version": version, "key": key, "by": "the pipeline", "reason": reason[:1_000]}
+    return _read(Rollout, send("POST", f"{url}/v1/rollouts", body), url)
+
+
+def follow(url: str, key: str, hear: Hear) -> Rollout:
+    """Follow a roll-out until a version has all the traffic.
 
     Raises:
         TemporaryError: The controller has been away for too long.
-        PermanentError: It refuses.
+        PermanentError: It does not know the roll-out any more.
     """
-    url = url.rstrip("/")
-    _ask(url, result, key)
-    said, away_since = "", None
+    said, told = ("", 0, ""), 0.0
     while True:
+        rollout = _read(Rollout, patiently(lambda: get(f"{url}/v1/rollouts/{key}")), url)
+        state = (rollout.status, rollout.step, rollout.said[1])
+        if state != said or time.monotonic() - told > TELL_SECONDS:
+            said, told = state, time.monotonic()
+            hear(rollout)
+        if rollout.status in ENDS:
+            return rollout
         time.sleep(POLL_SECONDS)
-        try:
-            rollout = _Rollout.model_validate_json(get(f"{url}/v1/rollouts/{key}"))
-        except TemporaryError:
-            away_since = away_since or time.monotonic()
-            if time.monotonic() - away_since > GIVE_UP_SECONDS:
-                raise
-            continue
-        away_since = None
-        if f"{rollout.status} {rollout.said[1]}" != said:
-            said = f"{rollout.status} {rollout.said[1]}"
-            log.info("roll-out", key=key, status=rollout.status, reason=rollout.said[1], message=rollout.said[2])
-        if rollout.status in _OUTCOMES:
-            reason, message = rollout.said[1] or result.reason, rollout.said[2] or result.message
-            outcome = _OUTCOMES[rollout.status]
-            return result.model_copy(update={"outcome": outcome, "reason": reason, "message": message})
 
 
-def _ask(url: str, result: Result, key: str) -> None:
-    body = {"version": result.version, "key": key, "by": "the pipeline", "reason": result.message[:1_000]}
+def _read(kind: type[_Read], content: bytes, url: str) -> _Read:
     try:
-        answer = httpx.post(f"{url}/v1/rollouts", json=body, timeout=SECONDS, trust_env=False)
-    except httpx.HTTPError as error:
-        raise TemporaryError(f"the roll-out controller at {url} does not answer: {error}") from error
-    if answer.is_server_error:
-        raise TemporaryError(
-            f"the roll-out controller at {url} answered {answer.status_code}: {answer.text[:300]}"
-        )
-    if not answer.is_success:
-        raise PermanentError(f"the roll-out controller refuses {result.version}: {answer.text[:500]}")
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise PermanentError(f"{url} does not answer as a roll-out controller does") from error

@@ -9,26 +9,23 @@ import json
 import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from fraudkit.bundle import version_of
+from fraudkit.errors import InvalidInput
 from fraudkit.estimate import Estimate
 from fraudkit.settings import Settings, load_settings
 from pipelines.data.recent import Span
 from pipelines.evaluation.metrics import roc_curve
 from pipelines.evaluation.report import CARD, REPORT
+from pipelines.following import Artifact, print_rollout
+from pipelines.outcome import result_of, rolled_out, tell
 from pipelines.provenance import Run
 from pipelines.steps import conclude
 from pipelines.steps import evaluate as evaluating
 from pipelines.steps import prepare as preparing
 from pipelines.steps import train as training
 from pipelines.tracking import Tracking
-
-
-class Artifact(Protocol):
-    """A KFP artifact."""
-
-    path: str
-    metadata: dict[str, Any]
 
 
 class Metrics(Artifact, Protocol):
@@ -49,8 +46,17 @@ class Classification(Artifact, Protocol):
 
 
 def prepare(data_uri: str, since: str, as_of: str, settings: str, prepared: Artifact, profile: Artifact) -> None:
-    """Prepare the data; the profile is an HTML artifact of the run."""
-    span = Span(datetime.fromisoformat(since), datetime.fromisoformat(as_of)) if since and as_of else None
+    """Prepare the data; the profile is an HTML artifact of the run.
+
+    Raises:
+        InvalidInput: The data cannot be right, or only one of `since` and `as_of` is given.
+    """
+    if bool(since) != bool(as_of):
+        alone = f"since is {since!r}" if since else f"as_of is {as_of!r}"
+        raise InvalidInput(
+            f"since and as_of go together: {alone}, and the other one is missing; give both or neither"
+        )
+    span = Span(datetime.fromisoformat(since), datetime.fromisoformat(as_of)) if since else None
     found = preparing.prepare(data_uri, _settings(settings), Path(prepared.path), _print_progress, span)
     prepared.metadata.update(data_sha256=found.identity, rows=found.rows, frauds=found.frauds)
     shutil.copyfile(Path(prepared.path) / preparing.PROFILE, profile.path)
@@ -107,10 +113,19 @@ def register(
 
 
 def reject(
-    run: str, trigger: str, settings: str, prepared: Artifact, candidate: Artifact, evaluation: Artifact
+    run: str,
+    trigger: str,
+    attempt: int,
+    settings: str,
+    prepared: Artifact,
+    candidate: Artifact,
+    evaluation: Artifact,
 ) -> None:
-    """Log the run; nothing is registered."""
-    _conclude(conclude.reject, run, trigger, settings, prepared, candidate, evaluation)
+    """Log the run and tell the launcher; nothing is registered."""
+    conclusion = _conclude(conclude.reject, run, trigger, settings, prepared, candidate, evaluation)
+    loaded, verdict = _settings(settings), evaluation.metadata
+    result = result_of(verdict["reason"], verdict["message"], version_of(Path(candidate.path)), conclusion)
+    tell(rolled_out(result, trigger, loaded, print_rollout)[0], trigger, attempt, loaded)
 
 
 def _conclude(

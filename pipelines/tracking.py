@@ -11,22 +11,27 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
+from fraudkit import bundle
 from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.settings import MODEL_NAME, Settings
-from pipelines.controller import champion as serving_champion
+from pipelines.controller import CHALLENGER, CHAMPION, ENDS, Models
+from pipelines.controller import models as serving_models
 from pipelines.data.sources import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION: Final = "champion"
-CHALLENGER: Final = "challenger"
+log = structlog.get_logger()
+
 VERSION_TAG: Final = "bundle_version"
+PARENT_TAG: Final = "parent_version"
 DATA_TAG: Final = "data_sha256"
 BASE_TAG: Final = "base_sha256"
 """Names the base data alone: models of one lineage share a frozen holdout."""
@@ -73,7 +78,7 @@ class Tracking:
             PermanentError: The alias names a version that is not there: no gate could compare with it.
         """
         if self._settings.rollout.url:
-            return serving_champion(self._settings.rollout.url)
+            return serving_models(self._settings.rollout.url.rstrip("/")).champion
         from mlflow.exceptions import MlflowException
 
         with _translated(self._uri):
@@ -128,7 +133,7 @@ class Tracking:
     def register(self, run_id: str, version: str, tags: Mapping[str, str]) -> tuple[str, ...]:
         """Register the bundle of a run as a model version; the aliases it was given.
 
-        It becomes challenger, and where there is no champion also that.
+        It becomes challenger. Where there is no champion it becomes that too, unless a controller says who serves.
         """
         from mlflow.exceptions import MlflowException
 
@@ -140,17 +145,32 @@ class Tracking:
                     raise
             known = self._versions(VERSION_TAG, version)
             number = known[0].version if known else self._create(run_id, version, tags)
-            aliases = (CHALLENGER,) if self.champion() else (CHALLENGER, CHAMPION)
+            follows = self._settings.rollout.url is not None or self.champion() is not None
+            aliases = (CHALLENGER,) if follows else (CHALLENGER, CHAMPION)
             for alias in aliases:
                 self._client.set_registered_model_alias(MODEL_NAME, alias, number)
         return aliases
 
-    def promoted(self, version: str) -> None:
-        """Move the alias of the champion to a version that serves now, so that people see it there too."""
+    def mirror(self, serving: Models, history: Iterable[tuple[str, str, str]]) -> None:
+        """Bring the aliases to what serves, and note in tags what happened to models. Again it changes nothing.
+
+        Args:
+            serving: What the controller says.
+            history: Bundle version, tag and value of each thing that happened.
+        """
         with _translated(self._uri), self._alone():
-            known = self._versions(VERSION_TAG, version)
-            if known:
-                self._client.set_registered_model_alias(MODEL_NAME, CHAMPION, known[0].version)
+            known = self._known()
+            for version, tag, value in history:
+                if found := self._find(version, known):
+                    self._client.set_model_version_tag(MODEL_NAME, found.version, tag, value)
+            for alias, named in ((CHAMPION, serving.champion), (CHALLENGER, serving.challenger)):
+                if named and (found := self._find(named, known)):
+                    self._client.set_registered_model_alias(MODEL_NAME, alias, found.version)
+            if known and serving.challenger is None:
+                over = {one.version for one in serving.models if one.status in ENDS} | {serving.champion}
+                number = self._client.get_registered_model(MODEL_NAME).aliases.get(CHALLENGER)
+                if str(number) in {str(one.version) for version, one in known.items() if version in over}:
+                    self._client.delete_registered_model_alias(MODEL_NAME, CHALLENGER)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -182,6 +202,27 @@ class Tracking:
             MODEL_NAME, source, run_id, tags={**tags, VERSION_TAG: version}
         )
         return str(created.version)
+
+    def _known(self) -> dict[str, ModelVersion]:
+        """Registered versions by that of their bundle; the oldest, where one was registered twice."""
+        found = self._client.search_model_versions(f"name = '{MODEL_NAME}'")
+        newest_first = sorted(found, key=lambda version: int(version.version), reverse=True)
+        return {one.tags[VERSION_TAG]: one for one in newest_first if VERSION_TAG in one.tags}
+
+    def _find(self, version: str, known: dict[str, ModelVersion]) -> ModelVersion | None:
+        """A registered version; a child of one, which no run registers, is registered now."""
+        folder = self._settings.bundle_folder / version
+        if version not in known and folder.is_dir():
+            parent = known.get(bundle.load(folder).manifest.parent or "")
+            if parent is not None:
+                run, path = str(parent.run_id), f"children/{version}"
+                self._client.log_artifacts(run, str(folder), path)
+                source = f"{self._client.get_run(run).info.artifact_uri}/{path}"
+                tags = {VERSION_TAG: version, PARENT_TAG: parent.tags[VERSION_TAG]}
+                known[version] = self._client.create_model_version(MODEL_NAME, source, run, tags=tags)
+        if version not in known:
+            log.warning("MLflow does not know a version, and no alias can name it", version=version)
+        return known.get(version)
 
     def _versions(self, tag: str, value: str) -> list[ModelVersion]:
         """Registered versions with a tag, oldest first."""

@@ -14,7 +14,7 @@ COMPILED: Final = Path(__file__).parent / "fraud_training.yaml"
 
 @dsl.pipeline(
     name="fraud-training",
-    description="From transactions to a gated, registered fraud model.",
+    description="From transactions to a gated, registered fraud model, and its roll-out.",
 )
 def fraud_training(
     data_uri: str,
@@ -22,17 +22,19 @@ def fraud_training(
     trigger: str,
     since: str = "",
     as_of: str = "",
+    attempt: int = 0,
     settings: str = "{}",
     image: str = components.IMAGE,
 ) -> None:
-    """Prepare, train, evaluate; register what passes the gate.
+    """Prepare, train, evaluate; register what passes the gate, and have it rolled out.
 
     Args:
         data_uri: The transactions: CSV, CSV.gz or Parquet.
         run: Name of the run.
         trigger: Key of what asked for it.
         since: From when on logged transactions are learned from, RFC 3339; none are where it is empty.
-        as_of: What matured later is not known to the run, RFC 3339.
+        as_of: What matured later is not known to the run, RFC 3339; goes with `since`.
+        attempt: Number of the launcher's attempt, which is told how it ended; 0 for a run that it did not start.
         settings: Settings that differ from the defaults, as JSON.
         image: The image that the tasks run in.
     """
@@ -48,18 +50,14 @@ def fraud_training(
     prepared = task(read).outputs["prepared"]
     candidate = task(components.train(settings=settings, prepared=prepared)).outputs["candidate"]
     evaluated = task(components.evaluate(settings=settings, prepared=prepared, candidate=candidate))
-    result = {
-        "run": run,
-        "trigger": trigger,
-        "settings": settings,
-        "prepared": prepared,
-        "candidate": candidate,
-        "evaluation": evaluated.outputs["evaluation"],
-    }
+    told = {"trigger": trigger, "settings": settings, "evaluation": evaluated.outputs["evaluation"]}
+    made = {"run": run, "prepared": prepared, "candidate": candidate}
     with dsl.If(evaluated.outputs["Output"] == True, name="passed"):  # noqa: E712 - KFP builds the condition from it
-        task(components.register(**result))
+        model = task(components.register(**made, **told)).outputs["model"]
+        # Without set_retry: that would end KFP's own retries of lost pods an hour after the first one began.
+        task(components.roll_out(attempt=attempt, model=model, **told))
     with dsl.Else(name="rejected"):
-        task(components.reject(**result))
+        task(components.reject(attempt=attempt, **made, **told))
 
 
 def compile_pipeline(path: Path) -> None:

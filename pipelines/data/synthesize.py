@@ -91,8 +91,8 @@ _LINKS: Final = (
 )
 # By how many σ a component moves from noon to night, half each way. Drift tests must not be blind to the hour.
 _NIGHT_SHIFT: Final = {2: 0.2, 8: 0.2, 10: 0.2, 11: -0.3, 12: 0.2, 13: 0.15, 16: 0.1}
-# The new kind of fraud, in σ: V13, V15, V24 and V26, in which known frauds are nearly as other rows are.
-_NEW_FRAUD: Final = {12: 6.0, 14: 6.0, 23: 6.0, 25: -6.0}
+NEW_FRAUD: Final = {12: 6.0, 14: 6.0, 23: 6.0, 25: -6.0}
+"""The new kind of fraud, in σ by component: V13, V15, V24 and V26, in which known frauds are nearly as others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ def _batch(
         v[j] = v[j] * np.sqrt(shift.variance) + shift.mean * _SIGMA[j]
     changed = rng.choice(others, min(new, others.size), replace=False)
     label[changed] = 1
-    for j, move in _NEW_FRAUD.items():
+    for j, move in NEW_FRAUD.items():
         v[j, changed] += move * _SIGMA[j]
     return pa.record_batch([pa.array(c) for c in (time, *v, np.round(amount, 2), label)], schema=SCHEMA)
 

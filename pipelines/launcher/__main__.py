@@ -23,6 +23,7 @@ from pipelines.launcher.app import LauncherApi
 from pipelines.launcher.asking import Asking
 from pipelines.launcher.backends import Backend
 from pipelines.launcher.local import LocalBackend
+from pipelines.launcher.moves import Mirror
 from pipelines.launcher.store import MIGRATIONS, RunStore
 from pipelines.launcher.worker import Loop, Worker, now
 
@@ -66,9 +67,11 @@ def serve(settings: Settings, host: str, port: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     asking = Asking(store, own, now)
-    loop = Loop(database, Worker(store, backend_of(settings), own, now), asking, own, failed)
+    mirror = Mirror(store) if settings.rollout.url else None
+    loop = Loop(database, Worker(store, backend_of(settings), own, now), asking, own, failed, mirror)
     listener = listen(host, port)
-    server = Server(config(LauncherApi(store, asking).app(), 2 * MAX_BYTES, 5), READ_SECONDS)
+    api = LauncherApi(store, asking, mirrors=mirror is not None)
+    server = Server(config(api.app(), 2 * MAX_BYTES, 5), READ_SECONDS)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
     at, number = listener.getsockname()[:2]
@@ -97,7 +100,7 @@ def backend_of(settings: Settings) -> Backend:
     if settings.launcher.backend == "kfp":
         from pipelines.launcher.kfp import KfpBackend
 
-        return KfpBackend(settings.launcher.kfp)
+        return KfpBackend(settings.launcher.kfp, results=settings.launcher.results)
     return LocalBackend(settings.state.absolute() / "runs")
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from pydantic import BaseModel, ConfigDict
+
+LONGEST_MESSAGE: Final = 4_000
+"""Characters of a message that a run tells."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,10 +92,12 @@ class KfpBackend:
     Args:
         settings: Where it is and what runs there run as.
         pipeline: The compiled pipeline.
+        results: Where its tasks reach the launcher to tell how a run ended; None has them tell nobody.
     """
 
-    def __init__(self, settings: KfpSettings, pipeline: Path = COMPILED) -> None:
+    def __init__(self, settings: KfpSettings, pipeline: Path = COMPILED, results: str | None = None) -> None:
         self._settings = settings
+        self._results = results
         self._pipeline = pipeline
         self._api = f"{settings.url.rstrip('/')}/apis/v2beta1"
         self._client = self._connections()
@@ -170,21 +172,31 @@ class KfpBackend:
             self._doubtful[name] = time.monotonic() + self._settings.timeout_seconds
             raise
 
-    def _parameters(self, name: str, order: Order, spec: dict[str, Any]) -> dict[str, str]:
+    def _parameters(self, name: str, order: Order, spec: dict[str, Any]) -> dict[str, str | int]:
         known = spec.get("pipeline_spec", spec)["root"].get("inputDefinitions", {}).get("parameters", {})
-        parameters = {
+        parameters: dict[str, str | int | None] = {
             "data_uri": order.data_uri,
             "run": name,
             "trigger": order.key,
-            "settings": self._settings.settings,
+            "settings": self._settings_of_tasks(),
             "image": self._settings.image,
         }
-        parameters |= {
-            key: _rfc3339(value) if value else None
-            for key, value in (("since", order.since), ("as_of", order.as_of))
-            if key in known
-        }
+        more: dict[str, str | int] = {"attempt": order.attempt}
+        if order.since:  # without it nothing is learned from that could mature too late
+            more |= {"since": _rfc3339(order.since), "as_of": _rfc3339(order.as_of)}
+        parameters |= {key: value for key, value in more.items() if key in known}
         return {key: value for key, value in parameters.items() if value is not None}
+
+    def _settings_of_tasks(self) -> str:
+        """The settings of the tasks, with where they tell how the run ended."""
+        text = self._settings.settings
+        if self._results is None:
+            return text
+        try:
+            told = json.loads(text)
+            return json.dumps(told | {"launcher": {"results": self._results} | told.get("launcher", {})})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise PermanentError(f"launcher.kfp.settings: {text!r} is no JSON object of settings") from error
 
     def _experiment(self) -> str | None:
         """Id of the experiment; only through it does a run of a multi-user installation have its namespace."""

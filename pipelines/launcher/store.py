@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.engine import RowMapping
 
 from fraudkit.database import Database
 from pipelines.launcher.backends import Result
-from pipelines.launcher.tables import RUNS, SCHEDULE
+from pipelines.launcher.moves import Move
+from pipelines.launcher.tables import MOVES, RUNS, SCHEDULE
 from pipelines.launcher.triggers import Trigger
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -45,6 +46,7 @@ class RunRecord(BaseModel):
         outcome_reason: Name of the check that decided.
         message: One sentence on how it ended, or on what holds it up.
         version: The model that it trained.
+        reported: How the attempt ended, as its last task told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +72,7 @@ class RunRecord(BaseModel):
     outcome_reason: str | None
     message: str | None
     version: str | None
+    reported: Result | None
 
 
 class RunStore:
@@ -142,7 +145,7 @@ class RunStore:
 
     def begin(self, key: str, attempt: int, now: float) -> bool:
         """Note an attempt before it is made; False when somebody else did."""
-        values = {"attempt": attempt, "status": "running", "handle": None}
+        values = {"attempt": attempt, "status": "running", "handle": None, "reported": None}
         with self._database.write() as connection:
             statement = (
                 update(RUNS)
@@ -161,7 +164,17 @@ class RunStore:
 
     def interrupted(self, key: str, attempt: int) -> None:
         """The attempt was stopped with the launcher, and does not count."""
-        self._change(key, {"status": "waiting", "attempt": attempt - 1, "handle": None})
+        self._change(key, {"status": "waiting", "attempt": attempt - 1, "handle": None, "reported": None})
+
+    def report(self, key: str, attempt: int, result: Result) -> bool:
+        """Keep what an attempt that goes on tells of its end; False when there is no such attempt."""
+        with self._database.write() as connection:
+            statement = (
+                update(RUNS)
+                .where(RUNS.c.key == key, RUNS.c.status == "running", RUNS.c.attempt == attempt)
+                .values(reported=result.model_dump_json())
+            )
+            return connection.execute(statement).rowcount == 1
 
     def end(self, key: str, result: Result, now: float) -> None:
         """The run has ended; the next one may begin."""
@@ -190,6 +203,23 @@ class RunStore:
         with self._database.write() as connection:
             connection.execute(update(SCHEDULE).values(month=month))
 
+    def moved(self, move: Move) -> None:
+        """Keep a move of a model until MLflow shows it."""
+        with self._database.write() as connection:
+            insert = self._database.insert(MOVES).on_conflict_do_nothing()
+            connection.execute(insert.values(id=move.id, move=move.model_dump_json()))
+
+    def moves(self, limit: int) -> tuple[Move, ...]:
+        """Moves that MLflow does not show yet."""
+        with self._database.read() as connection:
+            found = connection.execute(select(MOVES.c.move).order_by(MOVES.c.id).limit(limit)).scalars()
+            return tuple(Move.model_validate_json(one) for one in found)
+
+    def shown(self, moves: tuple[Move, ...]) -> None:
+        """Forget moves that MLflow shows."""
+        with self._database.write() as connection:
+            connection.execute(delete(MOVES).where(MOVES.c.id.in_([move.id for move in moves])))
+
     def _change(self, key: str, values: dict[str, Any]) -> None:
         going_on = (RUNS.c.key == key) & (RUNS.c.slot == ACTIVE)
         with self._database.write() as connection:
@@ -203,4 +233,5 @@ class RunStore:
 
 def _record(row: RowMapping) -> RunRecord:
     known = {name: value for name, value in row.items() if name != "slot"}
-    return RunRecord(**known | {"evidence": json.loads(row["evidence"])})
+    reported = None if row["reported"] is None else Result.model_validate_json(row["reported"])
+    return RunRecord(**known | {"evidence": json.loads(row["evidence"]), "reported": reported})

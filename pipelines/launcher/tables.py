@@ -1,4 +1,4 @@
-"""The launcher's one table, the same on SQLite and PostgreSQL. Times are seconds UTC."""
+"""The launcher's tables, the same on SQLite and PostgreSQL. Times are seconds UTC."""
 
 from __future__ import annotations
 
@@ -42,4 +42,12 @@ RUNS: Final = Table(
     Column("outcome_reason", Text),
     Column("message", Text),
     Column("version", Text, comment="of the model that was trained"),
+    Column("reported", Text, comment="JSON: how the attempt ended, as its last task told"),
+)
+
+MOVES: Final = Table(
+    "moves",
+    METADATA,
+    Column("id", Text, primary_key=True, comment="of the event"),
+    Column("move", Text, nullable=False, comment="JSON: a promotion or a rollback that MLflow does not show yet"),
 )

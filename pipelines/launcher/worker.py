@@ -17,11 +17,14 @@ from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.settings import LauncherSettings
 from pipelines.launcher.asking import Asking
 from pipelines.launcher.backends import Backend, Order, Phase, Progress, Result
+from pipelines.launcher.moves import Mirror
 from pipelines.launcher.store import RunRecord, RunStore
 
 log = structlog.get_logger()
 
 _LONGEST_WAIT: Final = 60.0
+RESULT_SECONDS: Final = 60.0
+"""How long a run that has ended may be silent on how."""
 _FAILED: Final = "failed"
 _UNKNOWN: Final = Result(outcome="ended", reason="unknown", message="the run ended and did not say how")
 
@@ -43,6 +46,7 @@ class Worker:
         self._backend = backend
         self._settings = settings
         self._clock = clock
+        self._silent: tuple[str, float] = ("", 0.0)
 
     def step(self) -> bool:
         """Do what is next for the run; whether there is one.
@@ -83,10 +87,26 @@ class Worker:
 
     def _look(self, run: RunRecord, handle: str) -> None:
         progress = self._backend.look(_order(run), handle)
-        if progress.phase is Phase.ENDED:
-            self._end(run, progress.result or _UNKNOWN)
+        if progress.phase is Phase.RUNNING:
+            return
+        # Told before the backend sees the end, so it is read after that. What has told how it ended has ended, and
+        # a pod that is lost after its last word is no reason to do it all again.
+        told = self._store.get(run.key)
+        result = progress.result or (told.reported if told else None)
+        if result:
+            self._end(run, result)
         elif progress.phase is Phase.FAILED:
             self._failed(run, progress)
+        elif self._was_silent(run):
+            self._end(run, _UNKNOWN)
+
+    def _was_silent(self, run: RunRecord) -> bool:
+        """Whether a run that has ended has had time enough to tell how; one that is not to tell needs none."""
+        if self._settings.results is None:
+            return True
+        if self._silent[0] != run.key:
+            self._silent = run.key, self._clock()
+        return self._clock() - self._silent[1] >= RESULT_SECONDS
 
     def _failed(self, run: RunRecord, progress: Progress) -> None:
         if progress.retry and run.attempt < self._settings.attempts:
@@ -110,6 +130,7 @@ class Loop:
         asking: Where the schedule asks.
         settings: How often, and whether there is a schedule.
         failed: Called when something happened that no waiting mends.
+        mirror: Has MLflow show what serves, where a controller says so.
     """
 
     def __init__(
@@ -119,6 +140,7 @@ class Loop:
         asking: Asking,
         settings: LauncherSettings,
         failed: Callable[[], None],
+        mirror: Mirror | None = None,
     ) -> None:
         self._database = database
         self._worker = worker
@@ -128,6 +150,7 @@ class Loop:
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._failing = ""
         self._failed = failed
+        self._mirror = mirror
 
     def start(self) -> None:
         """Begin."""
@@ -142,6 +165,8 @@ class Loop:
         try:
             self._until_stopped()
             self._worker.close()
+            if self._mirror:
+                self._mirror.close()
         except Exception:
             log.exception("the launcher has failed")
             self._failed()
@@ -163,6 +188,8 @@ class Loop:
             try:
                 if self._settings.schedule:
                     self._asking.ask_for_month()
+                if self._mirror:
+                    self._mirror.step()
                 self._worker.step()
             except TemporaryError as error:
                 self._said(str(error))

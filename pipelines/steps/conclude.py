@@ -9,21 +9,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
 from fraudkit import bundle
 from fraudkit.settings import Settings
+from pipelines.data import recent
 from pipelines.evaluation.report import CARD, PLOTS, REPORT
+from pipelines.launcher.triggers import Kind
 from pipelines.provenance import Run, code_commit, libraries
 from pipelines.records import Prepared, Training
+from pipelines.reference import write_reference
 from pipelines.steps.evaluate import METRICS, SCORES, VERDICT
 from pipelines.steps.prepare import PROFILE
 from pipelines.tracking import BASE_TAG, DATA_TAG, LoggedRun, Tracking
 
 _FROM_CANDIDATE: Final = (bundle.SCORER, "model.skops")
 _FROM_EVALUATION: Final = (METRICS, SCORES, CARD)
+_NO_GAIN: Final = "no_gain"
 
 
 class Conclusion(BaseModel):
@@ -36,6 +40,7 @@ class Conclusion(BaseModel):
         aliases: The aliases it was given.
         mlflow_run: MLflow's id of the run.
         report: Where MLflow keeps the report.
+        offered: Version of a child of the champion with a new reference, which a person may accept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +51,12 @@ class Conclusion(BaseModel):
     aliases: tuple[str, ...]
     mlflow_run: str
     report: str
+    offered: str | None = None
+
+    @property
+    def offer(self) -> str:
+        """What to do with what is offered, as a sentence after another one; empty where nothing is."""
+        return _offer(self.offered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +90,13 @@ def register(run: Run, folders: Folders, settings: Settings, tracking: Tracking)
 
 
 def reject(run: Run, folders: Folders, settings: Settings, tracking: Tracking) -> Conclusion:
-    """Log a run whose candidate the gate did not pass; nothing is registered."""
-    logged = _log(run, folders, settings, tracking, {})
+    """Log a run whose candidate the gate did not pass; nothing is registered.
+
+    Where a drift's candidate brought no gain, the champion with the new reference is offered: without it the alarm
+    would stand for ever.
+    """
+    offered = _renewed_champion(run, folders, settings)
+    logged = _log(run, folders, settings, tracking, {"bundle": offered.path} if offered else {}, offered)
     return Conclusion(
         run=run.name,
         version=None,
@@ -88,17 +104,68 @@ def reject(run: Run, folders: Folders, settings: Settings, tracking: Tracking) -
         aliases=(),
         mlflow_run=logged.run_id,
         report=f"{logged.artifacts}/{REPORT}",
+        offered=offered.version if offered else None,
     )
 
 
+def _renewed_champion(run: Run, folders: Folders, settings: Settings) -> bundle.Bundle | None:
+    """A child of the champion with the run's new reference, where a drift's candidate brought no gain."""
+    verdict, live = _verdict(folders), Prepared.read(folders.prepared).recent
+    champion = verdict["facts"]["champion"]
+    drifted = run.trigger.startswith(f"{Kind.DRIFT}-") and live is not None and live.reference
+    if verdict["reason"] != _NO_GAIN or champion is None or not drifted:
+        return None
+    parent = bundle.load(settings.bundle_folder / champion)
+    with bundle.child_of(parent) as draft:
+        shutil.rmtree(draft / bundle.REFERENCE)
+        rows = recent.reference_rows(folders.prepared)
+        write_reference(rows, parent.scorer, by_time=True, folder=draft / bundle.REFERENCE)
+        if bundle.version_of(draft) == champion:
+            return None
+        what = f"its reference is {len(rows):,} transactions of live traffic. Scorer and metrics are the parent's."
+        return bundle.seal_child(
+            draft,
+            parent,
+            settings.bundle_folder,
+            what=what,
+            by="the pipeline",
+            reason=verdict["message"],
+            run=(run.name, run.trigger),
+        )
+
+
+def _offer(version: str | None) -> str:
+    if version is None:
+        return ""
+    accept = f"POST /v1/bundles/{version}/reference {{by, reason}} at the roll-out controller accepts it"
+    return f"; {version}, the champion with a new reference, is offered: {accept}"
+
+
+def _verdict(folders: Folders) -> dict[str, Any]:
+    verdict: dict[str, Any] = json.loads((folders.evaluation / VERDICT).read_bytes())
+    return verdict
+
+
 def _seal(run: Run, folders: Folders, settings: Settings) -> bundle.Bundle:
+    prepared, training = Prepared.read(folders.prepared), Training.read(folders.candidate)
+    live = prepared.recent
+    learned = bundle.Learned(
+        uri=prepared.uri,
+        base=training.used,
+        recent=training.recent,
+        since=live.since if live else None,
+        as_of=live.as_of if live else None,
+    )
+    verdict = _verdict(folders)
     origin = bundle.Origin(
         run=run.name,
         trigger=run.trigger,
-        data=Prepared.read(folders.prepared).identity,
+        data=prepared.identity,
         code=code_commit(),
         libraries=libraries(),
         created=datetime.now(UTC),
+        learned=learned,
+        gate=bundle.Gate(**{name: verdict[name] for name in bundle.Gate.model_fields}),
     )
     with tempfile.TemporaryDirectory(prefix="fraud-bundle-") as scratch:
         draft = Path(scratch)
@@ -110,12 +177,17 @@ def _seal(run: Run, folders: Folders, settings: Settings) -> bundle.Bundle:
 
 
 def _log(
-    run: Run, folders: Folders, settings: Settings, tracking: Tracking, more: Mapping[str, Path]
+    run: Run,
+    folders: Folders,
+    settings: Settings,
+    tracking: Tracking,
+    more: Mapping[str, Path],
+    offered: bundle.Bundle | None = None,
 ) -> LoggedRun:
     """Log parameters, metrics, plots, profile and verdict."""
     prepared = Prepared.read(folders.prepared)
     training = Training.read(folders.candidate)
-    verdict = json.loads((folders.evaluation / VERDICT).read_bytes())
+    verdict = _verdict(folders)
     parameters = {
         "data.uri": prepared.uri,
         "data.rows": str(prepared.rows),
@@ -138,8 +210,10 @@ def _log(
     tags = _tags(run, folders, settings) | {
         "gate_outcome": verdict["outcome"],
         "gate_reason": verdict["reason"],
-        "mlflow.note.content": verdict["message"],
+        "mlflow.note.content": verdict["message"] + _offer(offered.version if offered else None),
     }
+    if offered:
+        tags["offered_version"] = offered.version
     with tempfile.TemporaryDirectory(prefix="fraud-log-") as scratch:
         report = Path(scratch)
         shutil.copyfile(folders.prepared / PROFILE, report / PROFILE)

@@ -1,4 +1,4 @@
-"""Run the Kubeflow pipeline with kfp.local and print the gate's branch and the model's version, as JSON.
+"""Run the Kubeflow pipeline with kfp.local and write the gate's branch, the model's version and more, as JSON.
 
 A process of its own, because kfp.local replaces `print` and the handlers of the root log.
 """
@@ -14,21 +14,22 @@ from kfp import local
 from pipelines.training import fraud_training
 
 
-def main(data: str, state: str, run: str) -> None:
-    """Run once in the state folder."""
-    root = Path(state) / "kfp" / run
+def main(root: Path, parameters: str, output: Path) -> None:
+    """Run once with the parameters, in an empty folder."""
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
-    fraud_training(data_uri=data, run=run, trigger=f"manual-{run}", settings=json.dumps({"state": state}))
+    fraud_training(**json.loads(parameters))
     (folder,) = root.iterdir()
     found: dict[str, object] = {"tasks": sorted(path.name for path in folder.iterdir())}
     for path in folder.rglob("verdict.json"):
         found["gate"] = json.loads(path.read_text(encoding="utf-8"))["reason"]
     for path in (folder / "register").glob("model"):
         found["model"] = json.loads(path.read_text(encoding="utf-8"))
+    for path in (folder / "roll-out").glob("rollout"):
+        found["page"] = path.read_text(encoding="utf-8")
     outputs = json.loads((folder / "evaluate" / "executor_output.json").read_text(encoding="utf-8"))
     found["artifacts"] = {name: a["artifacts"][0]["metadata"] for name, a in outputs["artifacts"].items()}
-    Path(sys.argv[4]).write_text(json.dumps(found), encoding="utf-8")
+    output.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

@@ -65,8 +65,10 @@ def connect() -> Iterator[Connect]:
     """Makes backends."""
     with ExitStack() as stack:
 
-        def connect(kfp: KfpStandIn, pipeline: Path = COMPILED, **settings: Any) -> KfpBackend:
-            made = KfpBackend(KfpSettings(**{"url": kfp.url} | settings), pipeline)
+        def connect(
+            kfp: KfpStandIn, pipeline: Path = COMPILED, results: str | None = None, **settings: Any
+        ) -> KfpBackend:
+            made = KfpBackend(KfpSettings(**{"url": kfp.url} | settings), pipeline, results)
             stack.callback(made.close)
             return made
 
@@ -112,6 +114,7 @@ def test_a_run_is_what_kfps_own_client_would_post(kfp: KfpStandIn, connect: Conn
         "data_uri": ORDER.data_uri,
         "run": f"{ORDER.key}.1",
         "trigger": ORDER.key,
+        "attempt": 1,
         "settings": '{"seed": 2}',
         "image": "registry/fraud:1",
     }
@@ -155,17 +158,43 @@ def test_times_are_parameters_where_the_pipeline_has_them(
     backend.start(replace(ORDER, attempt=2, since=None))
     first, second = (run["runtime_config"]["parameters"] for run in kfp.runs)
     assert (first["since"], first["as_of"]) == ("2026-09-26T00:00:00Z", "2026-11-24T14:45:00.250000Z")
-    assert "since" not in second
-    assert second["as_of"] == first["as_of"]
+    assert not {"since", "as_of"} & set(second), "the one is nothing without the other, and the first task says so"
 
 
 def test_a_pipeline_without_times_is_given_none(kfp: KfpStandIn, connect: Connect, tmp_path: Path) -> None:
     def forget(spec: dict[str, Any]) -> None:
-        for name in ("since", "as_of"):
+        for name in ("since", "as_of", "attempt"):
             parameters_of(spec).pop(name, None)
 
     connect(kfp, compiled(tmp_path, forget)).start(ORDER)
-    assert not {"since", "as_of"} & set(kfp.runs[0]["runtime_config"]["parameters"])
+    assert not {"since", "as_of", "attempt"} & set(kfp.runs[0]["runtime_config"]["parameters"])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("{}", {"launcher": {"results": "http://launcher:8083"}}),
+        (
+            '{"launcher": {"port": 1}, "state": "/s"}',
+            {"launcher": {"port": 1, "results": "http://launcher:8083"}, "state": "/s"},
+        ),
+        ('{"launcher": {"results": "http://other"}}', {"launcher": {"results": "http://other"}}),
+    ],
+)
+def test_the_tasks_are_told_where_to_tell_how_the_run_ended(
+    kfp: KfpStandIn, connect: Connect, given: str, told: dict[str, Any]
+) -> None:
+    connect(kfp, results="http://launcher:8083", settings=given).start(ORDER)
+    parameters = kfp.runs[0]["runtime_config"]["parameters"]
+    assert json.loads(parameters["settings"]) == told
+    assert parameters["attempt"] == ORDER.attempt
+
+
+@pytest.mark.parametrize("given", ["{", "[]", '{"launcher": 3}'])
+def test_settings_of_tasks_that_are_none_are_named(kfp: KfpStandIn, connect: Connect, given: str) -> None:
+    with pytest.raises(PermanentError, match=r"launcher\.kfp\.settings"):
+        connect(kfp, results="http://launcher:8083", settings=given).start(ORDER)
+    assert not kfp.runs
 
 
 def test_what_only_kubernetes_understands_goes_along(kfp: KfpStandIn, connect: Connect, tmp_path: Path) -> None:

@@ -12,20 +12,30 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from asgi import Client
 from sqlalchemy import inspect
 
 from fraudkit.database import Database
 from fraudkit.errors import PermanentError, TemporaryError
-from fraudkit.events import CONTENT_TYPE, DriftDetected, EventData, RetrainRequested, drift_key, encode
+from fraudkit.events import (
+    CONTENT_TYPE,
+    DriftDetected,
+    EventData,
+    ModelPromoted,
+    ModelRolledBack,
+    RetrainRequested,
+    drift_key,
+    encode,
+)
 from fraudkit.settings import LauncherSettings
 from pipelines.launcher.app import LauncherApi
 from pipelines.launcher.asking import Asking
 from pipelines.launcher.backends import Order, Phase, Progress, Result
 from pipelines.launcher.store import MIGRATIONS, RunStore
 from pipelines.launcher.tables import METADATA
-from pipelines.launcher.worker import Worker
+from pipelines.launcher.worker import RESULT_SECONDS, Worker
 
 START = datetime(2026, 11, 24, 14, 45, tzinfo=UTC)
 VERSION = "0123456789ab"
@@ -234,8 +244,8 @@ def test_a_large_body_is_refused(client: Client) -> None:
     assert client.post("/v1/runs", content=b" " * (1 << 20) + b"  ").status_code == 413
 
 
-def worker_of(store: RunStore, backend: Script, clock: Clock) -> Worker:
-    return Worker(store, backend, SETTINGS, clock)
+def worker_of(store: RunStore, backend: Script, clock: Clock, settings: LauncherSettings = SETTINGS) -> Worker:
+    return Worker(store, backend, settings, clock)
 
 
 def test_a_run_comes_to_its_end_and_the_next_one_may_begin(client: Client, store: RunStore, clock: Clock) -> None:
@@ -409,3 +419,160 @@ def test_answers_are_json_that_a_program_reads(client: Client, tmp_path: Path) -
     ask(client, key="manual-a")
     (tmp_path / "answer.json").write_bytes(client.get("/v1/runs").content)
     assert json.loads((tmp_path / "answer.json").read_text())["runs"][0]["key"] == "manual-a"
+
+
+# What a run tells of its end
+
+TOLD = {"attempt": 1, "outcome": "rolled_back", "reason": "recall", "message": "it fell", "version": VERSION}
+TOLD_ABOUT = LauncherSettings(data="transactions.csv", results="http://launcher:8083")
+
+
+def tell(client: Client, key: str, **members: object) -> httpx.Response:
+    return client.put(f"/v1/runs/{key}/result", json=TOLD | members)
+
+
+@pytest.mark.parametrize("end", [Progress(Phase.ENDED), CRASHED])
+def test_a_run_that_told_how_it_ended_has_ended_so_whatever_was_lost_after_that(
+    client: Client, store: RunStore, clock: Clock, end: Progress
+) -> None:
+    worker = worker_of(store, Script([RUNNING, end]), clock, TOLD_ABOUT)
+    ask(client, key="manual-a")
+    worker.step()
+    assert tell(client, "manual-a", message="it may fall").status_code == 200
+    assert tell(client, "manual-a").json()["reported"]["message"] == "it fell", "the last word counts"
+    worker.step()
+    assert client.get("/v1/runs/manual-a").json()["status"] == "running", "the backend has not seen its end yet"
+    while worker.step():
+        pass
+    run = client.get("/v1/runs/manual-a").json()
+    assert (run["outcome"], run["outcome_reason"], run["message"], run["version"]) == (
+        "rolled_back",
+        "recall",
+        "it fell",
+        VERSION,
+    )
+    assert tell(client, "manual-a").status_code == 200, "the same again is as good"
+    for other in ({"outcome": "promoted"}, {"message": "no"}, {"attempt": 2}, {"version": None}):
+        assert tell(client, "manual-a", **other).status_code == 409
+    assert client.get("/v1/runs/manual-a").json() == run
+
+
+def test_a_result_that_comes_while_the_backend_is_asked_is_seen(
+    client: Client, store: RunStore, clock: Clock
+) -> None:
+    class Quick(Script):
+        def look(self, order: Order, handle: str) -> Progress:
+            assert tell(client, order.key).status_code == 200
+            return super().look(order, handle)
+
+    ask(client, key="manual-a")
+    worker = worker_of(store, Quick([Progress(Phase.ENDED)]), clock)
+    worker.step()
+    worker.step()
+    assert client.get("/v1/runs/manual-a").json()["outcome"] == "rolled_back"
+
+
+def test_a_result_is_that_of_the_attempt_that_goes_on(client: Client, store: RunStore, clock: Clock) -> None:
+    assert tell(client, "manual-a").status_code == 404
+    ask(client, key="manual-a")
+    ask(client, key="manual-b")
+    assert tell(client, "manual-a").status_code == 409, "it has not begun"
+    assert tell(client, "manual-b").status_code == 409, "it was coalesced"
+    worker = worker_of(store, Script([CRASHED, Progress(Phase.ENDED)]), clock, TOLD_ABOUT)
+    worker.step()
+    worker.step()
+    answer = tell(client, "manual-a")
+    assert answer.status_code == 409, "it has failed, and waits for the next one"
+    assert "attempt 1 is waiting" in answer.json()["error"]
+    clock.time += 60
+    worker.step()
+    assert tell(client, "manual-a").status_code == 409
+    assert tell(client, "manual-a", attempt=2).status_code == 200
+
+
+def test_what_an_attempt_told_that_does_not_count_is_forgotten(
+    client: Client, store: RunStore, clock: Clock
+) -> None:
+    ask(client, key="manual-a")
+    worker = worker_of(store, Script(), clock)
+    worker.step()
+    assert tell(client, "manual-a").status_code == 200
+    worker.close()
+    assert client.get("/v1/runs/manual-a").json()["reported"] is None
+
+
+def test_a_run_that_ends_in_silence_is_unknown_after_a_while(
+    client: Client, store: RunStore, clock: Clock
+) -> None:
+    silent = Progress(Phase.ENDED)
+    ask(client, key="manual-a")
+    worker = worker_of(store, Script([silent] * 3), clock, TOLD_ABOUT)
+    for _ in range(3):
+        assert client.get("/v1/runs/manual-a").json()["status"] != "ended"
+        worker.step()
+        clock.time += RESULT_SECONDS / 2
+    worker.step()
+    run = client.get("/v1/runs/manual-a").json()
+    assert (run["outcome"], run["outcome_reason"]) == ("ended", "unknown")
+
+
+def test_a_run_that_is_not_to_tell_is_not_waited_for(client: Client, store: RunStore, clock: Clock) -> None:
+    ask(client, key="manual-a")
+    worker = worker_of(store, Script([Progress(Phase.ENDED)]), clock)
+    worker.step()
+    worker.step()
+    assert client.get("/v1/runs/manual-a").json()["outcome_reason"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"attempt": 0}, "attempt"),
+        ({"outcome": "great"}, "outcome"),
+        ({"reason": ""}, "reason"),
+        ({"message": "x" * 4_001}, "message"),
+        ({"message": "a\0b"}, "message"),
+        ({"version": "latest"}, "version"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_what_is_wrong_with_a_result_is_named(client: Client, members: dict[str, object], said: str) -> None:
+    ask(client, key="manual-a")
+    answer = tell(client, "manual-a", **members)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]
+
+
+# What becomes of models
+
+PROMOTION = ModelPromoted(model="fraud", version=VERSION, key="manual-a", by="somebody")
+ROLLBACK = ModelRolledBack(
+    model="fraud", version=VERSION, champion="b" * 12, key="manual-a", reason="recall fell", by="/rollout"
+)
+
+
+def test_what_happened_to_models_is_kept_once_until_mlflow_shows_it(store: RunStore, clock: Clock) -> None:
+    client = Client(LauncherApi(store, Asking(store, SETTINGS, clock), mirrors=True).app())
+    for data in (ROLLBACK, PROMOTION, ROLLBACK):
+        assert post_event(client, data) == 200
+    kept = store.moves(10)
+    assert {(move.version, move.tag, move.said) for move in kept} == {
+        (VERSION, "promoted.manual-a", "2026-11-24T14:45:00Z by somebody"),
+        (VERSION, "rolled_back.manual-a", "2026-11-24T14:45:00Z by /rollout: recall fell"),
+    }
+    assert store.moves(1) == kept[:1]
+    store.shown(kept[:1])
+    assert store.moves(10) == kept[1:]
+    assert client.get("/v1/runs").json() == {"runs": []}
+
+
+def test_where_nobody_says_what_serves_such_events_inform(client: Client, store: RunStore) -> None:
+    assert post_event(client, PROMOTION) == 200
+    assert store.moves(10) == ()
+
+
+def test_an_event_whose_key_is_none_of_a_roll_out_is_refused(store: RunStore, clock: Clock) -> None:
+    client = Client(LauncherApi(store, Asking(store, SETTINGS, clock), mirrors=True).app())
+    for key in ("a/b", "x" * 300):
+        assert post_event(client, PROMOTION.model_copy(update={"key": key})) == 400
+    assert store.moves(10) == ()

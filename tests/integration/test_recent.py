@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,11 +28,15 @@ from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.http import listen
 from fraudkit.schema import FloatArray
 from fraudkit.settings import LabelSettings, Settings, load_settings
+from pipelines.controller import Models
 from pipelines.data import recent
 from pipelines.data.recent import Span
 from pipelines.data.synthesize import Shift, synthesize, write
 from pipelines.local import Finished, run_pipeline
+from pipelines.outcome import result_of
 from pipelines.provenance import Run
+from pipelines.steps.conclude import Folders, reject
+from pipelines.tracking import Tracking
 
 BASE_ROWS, LIVE_ROWS, ROWS_OF_REQUEST = 120_000, 24_000, 100
 NEW_WORLD = Shift(mean=0.5, new_fraud=0.015)
@@ -166,3 +171,81 @@ def test_what_is_no_detector_is_said(world: World, tmp_path: Path) -> None:
     wrong = load_settings(state=tmp_path, detector={"url": f"{world.settings.detector.url}/v1"})
     with pytest.raises(PermanentError, match="404"):
         recent.gather(SPAN, wrong, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the steps of `unneeded` leave."""
+    return tmp_path_factory.mktemp("steps")
+
+
+@pytest.fixture(scope="module")
+def unneeded(world: World, renewed: Finished, steps: Path) -> Finished:
+    """A drift's run that finds no gain over a champion which has seen the new world already."""
+    Tracking(world.settings).mirror(Models(champion=renewed.evaluation.version), ())
+    earlier, run = Span(SPAN.since, SPAN.since + timedelta(seconds=235)), Run(name="late-1", trigger="drift-late")
+    return run_pipeline(world.base, world.settings, run, span=earlier, keep=steps)
+
+
+def test_a_drift_without_a_gain_offers_the_champion_with_a_new_reference(
+    unneeded: Finished, renewed: Finished, world: World
+) -> None:
+    verdict, conclusion = unneeded.evaluation.verdict, unneeded.conclusion
+    assert (verdict.reason, verdict.facts.champion) == ("no_gain", renewed.evaluation.version)
+    assert (conclusion.version, conclusion.aliases) == (None, ())
+    assert conclusion.offered
+    folder = world.settings.bundle_folder
+    champion, child = load(folder / renewed.evaluation.version), load(folder / conclusion.offered)
+    assert child.manifest.parent == champion.version
+    assert child.manifest.files["scorer.json"] == champion.manifest.files["scorer.json"]
+    assert (child.manifest.run, child.manifest.trigger) == ("late-1", "drift-late")
+    assert (child.manifest.data, child.manifest.learned) == (champion.manifest.data, champion.manifest.learned)
+    assert (child.manifest.reason, child.manifest.gate) == (verdict.message, None)
+    rows = np.load(child.path / "reference" / "rows.npy")
+    recently = unneeded.evaluation.prepared.recent
+    assert recently
+    assert len(rows) == recently.logged < LIVE_ROWS
+    summary = json.loads((child.path / "reference" / "summary.json").read_bytes())
+    scores = champion.scorer.probabilities(np.ascontiguousarray(world.rows[: len(rows)]))
+    assert summary["score"][summary["quantiles"].index(0.5)] == pytest.approx(np.median(scores))
+
+
+def test_what_is_offered_is_said_with_how_to_accept_it(unneeded: Finished, world: World) -> None:
+    from mlflow import MlflowClient
+
+    offered, verdict, version = (
+        unneeded.conclusion.offered,
+        unneeded.evaluation.verdict,
+        unneeded.evaluation.version,
+    )
+    result = result_of(verdict.reason, verdict.message, version, unneeded.conclusion)
+    assert (result.outcome, result.version) == ("no_gain", version)
+    assert result.message.startswith(verdict.message)
+    assert f"POST /v1/bundles/{offered}/reference" in result.message
+    client = MlflowClient(world.settings.tracking_uri)
+    tags = client.get_run(unneeded.conclusion.mlflow_run).data.tags
+    assert (tags["offered_version"], tags["mlflow.note.content"]) == (offered, result.message)
+    assert not client.search_model_versions(f"tags.bundle_version = '{offered}'"), "it is no challenger"
+
+
+def test_what_was_learned_and_what_the_gate_said_is_in_the_bundle(renewed: Finished) -> None:
+    verdict, training = renewed.evaluation.verdict, renewed.evaluation.training
+    assert renewed.conclusion.bundle
+    manifest = load(renewed.conclusion.bundle).manifest
+    assert manifest.gate
+    assert manifest.learned
+    assert (manifest.gate.outcome, manifest.gate.reason, manifest.gate.message) == (
+        "pass",
+        "better",
+        verdict.message,
+    )
+    assert (manifest.learned.base, manifest.learned.recent) == (training.used, training.recent)
+    assert (manifest.learned.since, manifest.learned.as_of) == (SPAN.since, SPAN.as_of)
+
+
+def test_a_run_that_no_drift_asked_for_offers_nothing(world: World, unneeded: Finished, steps: Path) -> None:
+    folders = Folders(steps / "prepare", steps / "train", steps / "evaluate")
+    assert unneeded.conclusion.offered
+    run = Run(name="monthly-1", trigger="schedule-2026-12")
+    monthly = reject(run, folders, world.settings, Tracking(world.settings))
+    assert (monthly.offered, monthly.offer) == (None, "")

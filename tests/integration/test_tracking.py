@@ -12,10 +12,11 @@ import pytest
 
 from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.settings import Settings, load_settings
+from pipelines.controller import CHALLENGER, CHAMPION
 from pipelines.data.synthesize import synthesize, write
 from pipelines.local import Finished, run_pipeline
 from pipelines.provenance import Run
-from pipelines.tracking import CHALLENGER, CHAMPION, Tracking
+from pipelines.tracking import Tracking
 
 
 @pytest.fixture(scope="module")
