@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(STAMP) ## Train, serve on 127.0.0.1:8080 and score, on this machine (ARGS="--exit --json out.json")
+demo: $(STAMP) ## The whole story on this machine: train, serve, drift, renew (ARGS="--exit --json out.json")
 	@$(BIN)/fraudctl demo $(ARGS)
 
 test: $(STAMP) ## Run the tests (ARGS="-m 'not slow'" for the quick ones)

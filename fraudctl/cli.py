@@ -79,10 +79,14 @@ def demo(
         Path | None, typer.Option("--json", metavar="FILE", help="Write the record to FILE.", dir_okay=False)
     ] = None,
 ) -> None:
-    """The whole story: train, serve on 127.0.0.1, and score held-out transactions with reasons."""
+    """The whole story: a model is trained and served, the world changes, and the platform renews the model.
+
+    Exits 1 when something did not go as it must.
+    """
     from fraudctl.demo import tell
 
-    tell(data, _settings(), port, out, errors, leave=leave, record=json)
+    if not tell(data, _settings(), port, out, errors, leave=leave, record=json):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -123,19 +127,22 @@ def labels(
 def model(
     version: Annotated[str | None, typer.Argument(help="Twelve hex digits; the champion if left out.")] = None,
     path: Annotated[bool, typer.Option("--path", help="Print the bundle's folder alone.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the bundle's manifest.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Where a model came from: run, trigger, data, code, and what the gate said."""
-    from fraudctl import show
-    from fraudctl.runs import find_bundle
+    """Where a model came from: what asked for it, what it learned from, what the gate said, how it was rolled out.
 
-    bundle = find_bundle(version, _settings())
+    A part of the platform that is away is said, and the rest is told.
+    """
+    from fraudctl.model import find, show, story
+
     if path:
-        typer.echo(bundle.path)
-    elif json:
-        typer.echo(bundle.manifest.model_dump_json(indent=1))
+        typer.echo(find(version, _settings()).path)
+        return
+    told = story(version, _settings())
+    if json:
+        typer.echo(told.model_dump_json(indent=1))
     else:
-        show.model(bundle, out)
+        show(told, out)
 
 
 @app.command("compile")

@@ -1,57 +1,85 @@
-"""The demo: from transactions to held-out transactions scored over the protocol, with reasons."""
+"""The demo: the whole platform on this machine goes through a drift, and through models that must not stay."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import shutil
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import httpx
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
 from fraudctl import show
-from fraudctl.progress import StepProgress
-from fraudctl.records import DemoRecord, ScoredRecord, VersionRecord, train_record
-from fraudctl.runs import find_bundle, train_here
-from fraudctl.server import require_free, serving
-from fraudkit.bundle import Bundle
+from fraudctl.launch import RunRecord
+from fraudctl.model import story
+from fraudctl.platform import Platform, require_ports
+from fraudctl.records import (
+    AuprcRecord,
+    DemoRecord,
+    DetectionRecord,
+    RequestsRecord,
+    RolledOutRecord,
+    RunEndRecord,
+    StepEndRecord,
+    TrainRecord,
+    TriggerRecord,
+    VersionRecord,
+    WatchedRecord,
+    train_record,
+)
+from fraudctl.rollout import RolloutRecord, begin, wait_for_champion
+from fraudctl.runs import find_bundle, synthesized, train_here
+from fraudctl.story import Compared, Detection, Story, Watched
+from fraudctl.traffic import Callers, Resampled, Synthesized
+from fraudctl.up import stay
+from fraudkit.bundle import Bundle, load
 from fraudkit.errors import InvalidInput, PermanentError
-from fraudkit.schema import FloatArray
-from fraudkit.settings import MODEL_NAME, Settings
-from pipelines.data.holdout import read_blocks
-from pipelines.local import Finished
+from fraudkit.processes import READY_SECONDS
+from fraudkit.settings import MODEL_NAME, Settings, load_settings
 
-SCORED_ROWS = 1_000
-SHOWN_OF_CLASS = 4
-REASONS = 3
+RUSHED: Final[Mapping[str, str]] = {
+    # A day of `Time` passes in 20 s, so buckets are a second, and what waits for hours or days waits for seconds.
+    "FRAUD__DETECTOR__BUCKET_SECONDS": "1",
+    "FRAUD__DETECTOR__LATENESS_SECONDS": "1",
+    "FRAUD__DETECTOR__IDLE_SECONDS": "5",
+    "FRAUD__RETRAIN__COOLDOWN_HOURS": "0",
+    "FRAUD__RETRAIN__HOUR_ROWS": "50",
+    "FRAUD__LAUNCHER__POLL_SECONDS": "0.2",
+    "FRAUD__ROLLOUT__POLL_SECONDS": "0.3",
+    "FRAUD__ROLLOUT__LABEL_SECONDS": "1.5",
+    "FRAUD__ROLLOUT__RULES__SKEW_ROWS": "100",
+    "FRAUD__ROLLOUT__RULES__STEPS": json.dumps(
+        [
+            {"percent": percent, "requests": 160, "bake_seconds": 2, "limit_seconds": 60}
+            for percent in (10, 25, 50, 100)
+        ]
+    ),
+}
+"""Settings of the demo beside the defaults; whoever sets one of these in the environment has it."""
 
 
-@dataclass(slots=True)
-class Client:
-    """Counts what it asks of the predictor."""
+SHOWN: Final = 5
+"""Failed requests that are shown."""
 
-    http: httpx.Client
-    sent: int = 0
-    failed: int = 0
 
-    def post(self, path: str, body: dict[str, object]) -> Any:
-        """The JSON answer to `body`.
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the acts saw."""
 
-        Raises:
-            PermanentError: The predictor refused what must be a good request.
-        """
-        self.sent += 1
-        answer = self.http.post(path, json=body)
-        if not answer.is_success:
-            self.failed += 1
-            raise PermanentError(f"{path} answered {answer.status_code}: {answer.text[:500]}")
-        return answer.json()
+    clean: Watched
+    detection: Detection
+    after: Watched
+    compared: Compared | None
+    refused: RunRecord
+    bad: RolloutRecord
+    monthly: RunRecord
 
 
 def tell(
@@ -63,117 +91,192 @@ def tell(
     *,
     leave: bool,
     record: Path | None,
-) -> None:
+) -> bool:
     """Tell the story; stay and serve unless `leave`; write the record to a file if asked for.
 
+    Returns:
+        Whether it went as it must.
+
     Raises:
-        PermanentError: There is no model to serve, because the gate passed none.
+        InvalidInput: A port is taken, or another demo runs in the state folder.
+        PermanentError: The gate passed no first model, or a part failed.
     """
     began = time.monotonic()
-    require_free(port)
+    require_ports(settings, port)
     if record and not record.absolute().parent.is_dir():
         raise InvalidInput(f"there is no folder {record.absolute().parent} to write {record.name} to")
-    finished = train_here(data, settings, errors)
-    show.training(finished, out)
-    verdict = finished.evaluation.verdict
-    if not verdict.passed and verdict.facts.champion is None:
-        raise PermanentError(f"the gate passed no model yet: {verdict.message}")
-    served = find_bundle(None, settings)
-    with ExitStack() as stack:
-        with StepProgress(errors) as progress:
-            progress("serve", 0, None)
-            url = stack.enter_context(serving(served.path, port))
-            client = Client(stack.enter_context(httpx.Client(base_url=url, timeout=30, trust_env=False)))
-            rows, labels = _held_out(settings, finished.evaluation.prepared.data)
-            progress("score", 0, len(rows))
-            scored = _score(client, rows, labels)
-            progress("score", len(rows), len(rows))
-        out.print(f"\n[bold]{len(rows):,} held-out transactions[/] scored over V1 and V2, which agree:\n")
-        show.transactions([_line(row) for row in scored], out)
-        if record:
-            document = DemoRecord(
-                seconds=round(time.monotonic() - began, 1),
-                versions=[VersionRecord(version=served.version, story=_story(finished, served))],
-                requests={"sent": client.sent, "failed": client.failed},
-                train=train_record(finished),
-                scored=scored,
-            )
-            record.write_text(document.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        _what_next(url, rows[labels == 1][:1], finished, out, leave=leave)
-        if not leave:
-            _stay(out)
+    uri = data or str(synthesized(settings, errors))
+    seed = settings.sampling.seed
+    world = Resampled(uri, seed) if data else Synthesized(seed)
+    with _state(settings.state) as state:
+        settings = _rushed(state)
+        finished = train_here(uri, settings, errors)
+        show.training(finished, out)
+        if finished.conclusion.version is None:
+            raise PermanentError(f"the gate passed no model: {finished.evaluation.verdict.message}")
+        first = find_bundle(finished.conclusion.version, settings)
+        with Platform(settings, port, uri, errors) as platform:
+            begin(platform.controller, first.version, "bootstrap", "fraudctl demo", "the first model")
+            wait_for_champion(platform.controller, READY_SECONDS)
+            platform.wait_for_model()
+            out.print(f"\n[bold cyan]Serves[/] {first.version} at {platform.url}/v1/models/{MODEL_NAME}:predict")
+            with Callers(platform.url, platform.detector, world) as callers, errors.status("") as status:
+                acts = Story(platform, callers, settings, uri, out, status.update, began)
+                told = _told(acts, first, settings)
+                requests = RequestsRecord(sent=callers.sent, failed=len(callers.failed))
+            seconds = round(time.monotonic() - began, 1)
+            ended = _record(told, acts, settings, train_record(finished), requests, seconds, owed=data is None)
+            _conclude(ended, callers.failed, out)
+            if record:
+                record.write_text(ended.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            if not leave:
+                out.print("\nAll parts go on until Ctrl-C.")
+                stay(platform)
+    return not ended.unmet
 
 
-def _held_out(settings: Settings, data: str) -> tuple[FloatArray, FloatArray]:
-    """Frauds and legitimate rows of the frozen holdout, `SCORED_ROWS` at most."""
-    block = next(read_blocks(settings.bundle_folder / "holdouts" / data))
-    frauds = np.flatnonzero(block.labels == 1)[: SCORED_ROWS // 2]
-    legitimate = np.flatnonzero(block.labels == 0)[: SCORED_ROWS - len(frauds)]
-    chosen = np.concatenate([frauds, legitimate])
-    return block.rows[chosen], block.labels[chosen]
+def _told(acts: Story, first: Bundle, settings: Settings) -> Told:
+    clean = acts.clean()
+    detection, drifted = acts.drift()
+    run = acts.retrain(drifted)
+    champion = first
+    if run and run.version and run.outcome == "promoted":
+        champion = load(settings.bundle_folder / run.version)
+    after, compared, sent = acts.after(first, champion)
+    refused, bad, monthly = acts.refused(), acts.past_the_gate(champion), acts.monthly()
+    acts.labels(sent, run)
+    return Told(clean, detection, after, compared, refused, bad, monthly)
 
 
-def _score(client: Client, rows: FloatArray, labels: FloatArray) -> list[ScoredRecord]:
-    """Score over V1 and V2, hold one against the other, and explain some of each class."""
-    instances = rows.tolist()
-    first = client.post(f"/v1/models/{MODEL_NAME}:predict", {"instances": instances})
-    tensor = {
-        "name": "rows",
-        "shape": [len(rows), rows.shape[1]],
-        "datatype": "FP64",
-        "data": rows.ravel().tolist(),
-    }
-    second = client.post(f"/v2/models/{MODEL_NAME}/infer", {"inputs": [tensor]})
-    outputs = {output["name"]: output["data"] for output in second["outputs"]}
-    one = np.array([prediction["probability"] for prediction in first["predictions"]])
-    difference = float(np.abs(one - np.array(outputs["probability"])).max())
-    if difference > 1e-12:
-        raise PermanentError(f"V1 and V2 differ by {difference:.1e} in probability")
-    shown = _spread(one, labels)
-    explained = client.post(f"/v1/models/{MODEL_NAME}:explain", {"instances": [instances[i] for i in shown]})
-    return [
-        ScoredRecord(holdout_row=int(i), truth=int(labels[i]), **prediction)
-        for i, prediction in zip(shown, explained["predictions"], strict=True)
+def _record(
+    told: Told,
+    acts: Story,
+    settings: Settings,
+    train: TrainRecord,
+    requests: RequestsRecord,
+    seconds: float,
+    *,
+    owed: bool,
+) -> DemoRecord:
+    runs, rollouts = acts.runs(), acts.rollouts()
+    compared = told.compared
+    return DemoRecord(
+        seconds=seconds,
+        versions=[
+            VersionRecord(version=one.version, story=story(one.version, settings).summary) for one in rollouts
+        ],
+        train=train,
+        clean=WatchedRecord(rows=told.clean.rows, verdicts=told.clean.verdicts),
+        detection=DetectionRecord(
+            rows=told.detection.rows, verdict=told.detection.verdict, channels=list(told.detection.channels)
+        ),
+        runs=[_run(run) for run in runs],
+        rollouts=[_rollout(one) for one in rollouts if one.champion],
+        auprc=None
+        if compared is None
+        else AuprcRecord(before=compared.before, after=compared.after, difference=compared.difference),
+        after=WatchedRecord(rows=told.after.rows, verdicts=told.after.verdicts),
+        requests=requests,
+        triggers=[TriggerRecord(key=run.key, state=run.state, runs=run.attempt) for run in runs],
+        unmet=[what for what, held in _promises(told, runs, requests, owed=owed) if not held],
+    )
+
+
+def _promises(
+    told: Told, runs: tuple[RunRecord, ...], requests: RequestsRecord, *, owed: bool
+) -> list[tuple[str, bool]]:
+    """What must hold of the story, and whether it does; of a file's transactions less is known beforehand."""
+    promises = [
+        ("no request fails", requests.failed == 0),
+        ("no trigger starts two runs", all(run.attempt <= 1 for run in runs)),
+        ("the model of shuffled labels is refused by the gate", told.refused.outcome == "rejected"),
+        ("the weak model is rolled back", told.bad.status == "rolled_back"),
     ]
+    if owed:
+        promises += [
+            ("clean traffic is stable", _stable(told.clean)),
+            ("the drift is seen", told.detection.verdict == "drift"),
+            ("the model of the changed world is promoted", told.compared is not None),
+            ("it is better there", told.compared is not None and told.compared.difference.low > 0),
+            ("the changed world is stable under it", _stable(told.after)),
+            ("the monthly run has no gain", told.monthly.outcome == "no_gain"),
+        ]
+    return promises
 
 
-def _spread(probabilities: FloatArray, labels: FloatArray) -> list[int]:
-    """A few rows of each class, from the least suspicious to the most."""
-    shown: list[int] = []
-    for label in (1, 0):
-        members = np.flatnonzero(labels == label)
-        ranked = members[np.argsort(probabilities[members], kind="stable")[::-1]]
-        places = np.linspace(0, len(ranked) - 1, min(SHOWN_OF_CLASS, len(ranked))).round().astype(int)
-        shown += ranked[places].tolist()
-    return shown
+def _stable(watched: Watched) -> bool:
+    """Whether all windows were stable but for the first ones of a new model, which say nothing yet."""
+    return "stable" in watched.verdicts and watched.verdicts.keys() <= {"stable", "warming_up"}
 
 
-def _line(row: ScoredRecord) -> Sequence[str]:
-    why = ", ".join(f"{reason.feature} {reason.contribution:+.1f}" for reason in row.reasons[:REASONS])
-    truth = "fraud" if row.truth else "legitimate"
-    return f"holdout {row.holdout_row}", truth, f"{row.probability:.4f}", row.alert, why
+def _run(run: RunRecord) -> RunEndRecord:
+    return RunEndRecord(
+        key=run.key,
+        by=run.by,
+        version=run.version,
+        outcome=run.outcome or run.status,
+        reason=run.outcome_reason or "",
+        message=run.message or "",
+    )
 
 
-def _story(finished: Finished, served: Bundle) -> str:
-    verdict = finished.evaluation.verdict
-    if finished.conclusion.version == served.version:
-        return f"trained by {served.manifest.run}; {verdict.reason}: {verdict.message}"
-    return f"trained by {served.manifest.run}; still champion, the new candidate ended {verdict.reason}"
+def _rollout(one: RolloutRecord) -> RolledOutRecord:
+    steps = [
+        StepEndRecord(percent=step.percent, requests=step.requests, outcome=step.outcome) for step in one.steps
+    ]
+    return RolledOutRecord(version=one.version, outcome=one.status, reason=one.said[1], steps=steps)
 
 
-def _what_next(url: str, row: FloatArray, finished: Finished, out: Console, *, leave: bool) -> None:
-    body = json.dumps({"instances": np.round(row, 4).tolist()})
-    out.print("\n[bold]Try next[/]" + ("" if not leave else " (after `make demo` without --exit)"))
-    for line in (
-        f"curl -s {url}/v1/models/{MODEL_NAME}:explain -d '{body}'",
-        f"curl -s {url}/v2/models/{MODEL_NAME}",
-        "fraudctl data fetch   # 284,807 real transactions; then: fraudctl train --data FILE",
-    ):
-        out.print(escape(line), highlight=False, soft_wrap=True)
-    out.print(f"Report: {finished.conclusion.report}", highlight=False, soft_wrap=True)
+def _conclude(ended: DemoRecord, failed: list[str], out: Console) -> None:
+    doubled = sum(trigger.runs > 1 for trigger in ended.triggers)
+    out.print(
+        f"\n[bold]In {ended.seconds:.0f} s[/]: {ended.requests.sent:,} requests, {ended.requests.failed:,} failed",
+        f"drift after {ended.detection.rows:,} transactions; {len(ended.triggers)} triggers, {doubled} doubled",
+        sep="; ",
+        highlight=False,
+    )
+    if ended.auprc:
+        out.print(f"AUPRC in the changed world: {ended.auprc.before} → {ended.auprc.after}", highlight=False)
+    for what in ended.unmet:
+        out.print(f"[bold red]Not so[/]: {what}", highlight=False)
+    for what in failed[:SHOWN]:
+        out.print(f"  failed: {escape(what)}", highlight=False)
 
 
-def _stay(out: Console) -> None:
-    out.print("\nServing until Ctrl-C.")
-    while True:
-        time.sleep(3_600)
+def _rushed(state: Path) -> Settings:
+    """The settings of the demo: what waits for hours waits for seconds, and nothing leaves its folder.
+
+    Raises:
+        InvalidInput: A setting leads out of it.
+    """
+    for name, value in RUSHED.items():
+        os.environ.setdefault(name, value)
+    settings = load_settings(state=state)
+    elsewhere = {
+        "bundles": settings.bundles,
+        "tracking.uri": settings.tracking.uri,
+        "detector.database": settings.detector.database,
+        "launcher.database": settings.launcher.database,
+        "launcher.backend": settings.launcher.backend != "local",
+        "rollout.target": settings.rollout.target != "local",
+    }
+    if led := [name for name, value in elsewhere.items() if value]:
+        raise InvalidInput(
+            f"the demo keeps to its own folder, and these settings lead out of it: {', '.join(led)}"
+        )
+    return settings
+
+
+@contextmanager
+def _state(outer: Path) -> Iterator[Path]:
+    """A state folder of the demo's own, begun anew: each demo is the first one."""
+    outer.mkdir(parents=True, exist_ok=True)
+    with (outer / "demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidInput(f"another demo runs in {outer}; FRAUD_STATE names another folder") from None
+        folder = (outer / "demo").absolute()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield folder

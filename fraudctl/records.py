@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from fraudkit.errors import FraudError, InvalidRows
+from fraudkit.estimate import Estimate
 
 if TYPE_CHECKING:
     from pipelines.local import Finished
@@ -80,27 +81,6 @@ class ErrorRecord(_Record):
         return cls(error=str(error))
 
 
-class ReasonRecord(_Record):
-    """What one input adds to the log odds, against its typical value."""
-
-    feature: str
-    contribution: float
-    value: float
-    typical: float
-
-
-class ScoredRecord(_Record):
-    """A held-out transaction and the predictor's answer; `truth` is its label in the data."""
-
-    id: str
-    holdout_row: int
-    truth: int
-    probability: float
-    label: int
-    alert: str
-    reasons: list[ReasonRecord]
-
-
 class VersionRecord(_Record):
     """A model version and how it came to serve."""
 
@@ -108,14 +88,87 @@ class VersionRecord(_Record):
     story: str
 
 
+class WatchedRecord(_Record):
+    """Rows of traffic, and how many windows had which verdict."""
+
+    rows: int
+    verdicts: dict[str, int]
+
+
+class DetectionRecord(_Record):
+    """After how many of its rows a drift was seen, and by which channels."""
+
+    rows: int
+    verdict: str
+    channels: list[str]
+
+
+class RunEndRecord(_Record):
+    """A run: who asked, and how it ended."""
+
+    key: str
+    by: str
+    version: str | None
+    outcome: str
+    reason: str
+    message: str
+
+
+class StepEndRecord(_Record):
+    """A step of a roll-out."""
+
+    percent: int
+    requests: int
+    outcome: str
+
+
+class RolledOutRecord(_Record):
+    """A roll-out."""
+
+    version: str
+    outcome: str
+    reason: str
+    steps: list[StepEndRecord]
+
+
+class AuprcRecord(_Record):
+    """AUPRC in the changed world by the first model and by the one that replaced it, on the same transactions."""
+
+    before: Estimate
+    after: Estimate
+    difference: Estimate
+
+
+class RequestsRecord(_Record):
+    """Requests that clients sent, and those of them that failed."""
+
+    sent: int
+    failed: int
+
+
+class TriggerRecord(_Record):
+    """What asked for a run: `run` or `coalesced`, and how many runs came of it."""
+
+    key: str
+    state: str
+    runs: int
+
+
 class DemoRecord(_Record):
-    """What `fraudctl demo --json FILE` writes."""
+    """What `fraudctl demo --json FILE` writes; `unmet` names what should have held and did not."""
 
     seconds: float
     versions: list[VersionRecord]
-    requests: dict[str, int]
     train: TrainRecord
-    scored: list[ScoredRecord]
+    clean: WatchedRecord
+    detection: DetectionRecord
+    runs: list[RunEndRecord]
+    rollouts: list[RolledOutRecord]
+    auprc: AuprcRecord | None
+    after: WatchedRecord
+    requests: RequestsRecord
+    triggers: list[TriggerRecord]
+    unmet: list[str]
 
 
 def train_record(finished: Finished) -> TrainRecord:

@@ -26,7 +26,7 @@ def train_here(data: str | None, settings: Settings, console: Console, keep: Pat
     """Run the pipeline once in this process, on synthesized transactions where there are none."""
     name = f"train-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
     with StepProgress(console) as progress:
-        uri = data or str(_synthesized(settings, progress))
+        uri = data or str(_made(settings, progress))
         return run_pipeline(uri, settings, Run(name=name, trigger=f"manual-{name}"), progress, keep)
 
 
@@ -52,7 +52,13 @@ def synthesized_path(settings: Settings) -> Path:
     return settings.state / "data" / f"synthesized-{SYNTHETIC_ROWS}-{settings.sampling.seed}.parquet"
 
 
-def _synthesized(settings: Settings, progress: StepProgress) -> Path:
+def synthesized(settings: Settings, console: Console) -> Path:
+    """The synthesized transactions of the state folder, made where they are missing."""
+    with StepProgress(console) as progress:
+        return _made(settings, progress).absolute()
+
+
+def _made(settings: Settings, progress: StepProgress) -> Path:
     """The synthesized transactions of the state folder, made once for each seed."""
     seed, path = settings.sampling.seed, synthesized_path(settings)
     if not path.exists():

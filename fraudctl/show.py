@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fraudkit.bundle import Bundle
 from fraudkit.estimate import Estimate
 from pipelines.local import Finished
 from pipelines.records import Prepared
 
 DOUBTFUL_RATE = 0.02
-COLOURS = {"normal": "green", "review": "yellow", "block": "red"}
 
 
 def training(finished: Finished, console: Console) -> None:
@@ -44,32 +40,6 @@ def training(finished: Finished, console: Console) -> None:
         console.print(f"[bold]Model[/]    {evaluation.version} ({', '.join(conclusion.aliases)})", highlight=False)
         console.print(f"[bold]Bundle[/]   {conclusion.bundle}", highlight=False, soft_wrap=True)
     console.print(f"[bold]Report[/]   {conclusion.report}", highlight=False, soft_wrap=True)
-
-
-def model(bundle: Bundle, console: Console) -> None:
-    """Where a model came from, as a story; the card tells the rest."""
-    origin, scorer = bundle.manifest, bundle.scorer
-    libraries = ", ".join(f"{name} {version}" for name, version in origin.libraries.items())
-    console.print(
-        f"[bold]{bundle.version}[/] was trained by {origin.run}, at {origin.created:%Y-%m-%d %H:%M} UTC.",
-        f"It was asked for by {origin.trigger}.",
-        f"It learned from the data {origin.data},",
-        f"with code {origin.code} and {libraries}.",
-        f"It speaks at a fraud rate of {scorer.natural_rate:.4%}: review from {scorer.thresholds.review:.3g}, "
-        f"block from {scorer.thresholds.block:.3g}.",
-        f"Its bundle is {bundle.path}; card.md there has its metrics.",
-        sep="\n",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def transactions(rows: Sequence[Sequence[str]], console: Console) -> None:
-    """Scored transactions: what, truth, probability, alert and reasons."""
-    table = Table("Transaction", "Truth", "Probability", "Alert", "Why (log odds each input adds)", box=None)
-    for name, truth, probability, alert, why in rows:
-        table.add_row(name, truth, probability, f"[{COLOURS[alert]}]{alert}[/]", why)
-    console.print(table)
 
 
 def _doubt(prepared: Prepared) -> str:

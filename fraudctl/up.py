@@ -32,7 +32,7 @@ def up(data: str | None, port: int, settings: Settings, out: Console, errors: Co
     made = synthesized_path(settings).absolute()
     base = data or settings.launcher.data or (str(made) if made.exists() else None)
     with Platform(settings, port, base, errors, SCHEDULED) as platform:
-        version = _served(bundle, platform.controller)
+        version = _served(bundle, platform.controller, trained=data is not None)
         platform.wait_for_model()
         _tell(version, platform, settings, out)
         stay(platform)
@@ -45,12 +45,12 @@ def stay(platform: Platform) -> None:
         platform.look_after()
 
 
-def _served(bundle: Bundle, controller: str) -> str:
-    """The version that serves: the one that did before, or this first one; another one is rolled out."""
+def _served(bundle: Bundle, controller: str, *, trained: bool) -> str:
+    """The version that serves: the one that did before, or this first one; one trained just now is rolled out."""
     champion = models(controller).champion
     if champion is None:
         begin(controller, bundle.version, "bootstrap", "fraudctl up", "the first model of this platform")
-    elif champion != bundle.version:
+    elif trained and champion != bundle.version:  # else MLflow's alias is behind what serves
         key = f"manual-up-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         begin(controller, bundle.version, key, who(), "trained by fraudctl up")
     return wait_for_champion(controller, READY_SECONDS)
@@ -75,8 +75,8 @@ def _tell(version: str, platform: Platform, settings: Settings, out: Console) ->
     out.print(
         f"[bold]Model[/]      {version} at {url}/v1/models/{MODEL_NAME}:predict",
         f"[bold]Drift[/]      {url}/v1/models/{MODEL_NAME}/drift (or: fraudctl drift status)",
-        f"[bold]Runs[/]       {platform.launcher}/v1/runs (or: fraudctl runs)",
-        f"[bold]Roll-outs[/]  {platform.controller}/v1/rollouts (or: fraudctl rollout status)",
+        f"[bold]Runs[/]       {url}/v1/runs (or: fraudctl runs)",
+        f"[bold]Roll-outs[/]  {url}/v1/rollouts (or: fraudctl rollout status)",
         f"[bold]Logs[/]       {settings.state.absolute() / 'logs'}",
         f"[bold]Try it[/]     curl {url}/v1/models/{MODEL_NAME}:predict -d '{{\"instances\": [[{row}]]}}'",
         "Ctrl-C stops all of it.",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ports import free_port, ports_of_parts
 
 BIN = Path(sys.executable).parent
 
@@ -38,15 +38,13 @@ def test_a_state_folder_that_is_a_file_is_one_line_and_one_object(real_sample: P
 
 
 @pytest.mark.slow
-def test_a_terminated_demo_leaves_no_server_and_no_scratch_file(real_sample: Path, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def test_a_terminated_demo_leaves_no_part_and_no_scratch_file(real_sample: Path, tmp_path: Path) -> None:
+    port = free_port()
     command = [BIN / "fraudctl", "demo", "--data", real_sample, "--port", str(port)]
     with (tmp_path / "log").open("wb") as log:
-        demo = subprocess.Popen(command, env=environment(tmp_path), stdout=log, stderr=log)
+        demo = subprocess.Popen(command, env=environment(tmp_path) | ports_of_parts(), stdout=log, stderr=log)
     end = time.monotonic() + 120
-    while "Serving until" not in (tmp_path / "log").read_text(encoding="utf-8"):
+    while "Clean traffic" not in (tmp_path / "log").read_text(encoding="utf-8"):
         assert demo.poll() is None, (tmp_path / "log").read_text(encoding="utf-8")
         assert time.monotonic() < end
         time.sleep(0.2)

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ports import free_port, ports_of_parts
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -43,15 +43,10 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(folder / "cache")}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
-def running(command: str, url: str, folder: Path, environment: dict[str, str]) -> Iterator[None]:
+def running(
+    command: str, url: str, folder: Path, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """The command, once `url` answers, until the block ends."""
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
@@ -64,7 +59,7 @@ def running(command: str, url: str, folder: Path, environment: dict[str, str]) -
         )
         try:
             wait_for(url, process, folder / "server.log")
-            yield
+            yield process
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
@@ -95,41 +90,42 @@ def test_the_two_commands_are_make_demo_and_make_test(folder: Path, environment:
         pytest.skip("this environment was not made by `make env`")
     plan = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "pytest" in plan.stdout  # it is what runs this test
-    record = folder / "out.json"
-    arguments = f"ARGS=--exit --json {record} --port {free_port()}"
-    done = subprocess.run(
-        ["make", "demo", arguments],
-        cwd=ROOT,
-        env=environment | {"FRAUD_STATE": str(folder / "demo")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(record.read_text(encoding="utf-8"))
-    assert told["requests"]["failed"] == 0
-    assert told["train"]["gate"]["outcome"] == "pass"
-    assert {row["alert"] for row in told["scored"]} == {"normal", "review", "block"}
-    assert all(len(row["reasons"]) == 30 for row in told["scored"])
 
 
-def test_the_clients_lines_work_when_pasted_while_the_demo_serves(
+def test_make_demo_tells_the_whole_story_and_the_clients_lines_work_while_it_does(
     folder: Path, environment: dict[str, str]
 ) -> None:
-    port = free_port()
+    record, port = folder / "out.json", free_port()
+    own = environment | ports_of_parts() | {"FRAUD_STATE": str(folder / "demo")}
+    command = f"make -C {ROOT} demo ARGS='--exit --json {record} --port {port}'"
     lines = [command for command in COMMANDS if command.startswith("curl")]
     assert lines
-    with running(f"fraudctl demo --port {port}", f"http://127.0.0.1:{port}/v1/models/fraud", folder, environment):
+    with running(command, f"http://127.0.0.1:{port}/v1/models/fraud", folder, own) as demo:
         for line in lines:
             here = line.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
-            done = subprocess.run(
-                ["bash", "-c", here], env=environment, capture_output=True, text=True, check=True
-            )
+            done = subprocess.run(["bash", "-c", here], env=own, capture_output=True, text=True, check=True)
             answer = json.loads(done.stdout)
             assert "error" not in answer
             if ":explain" in line:
                 (prediction,) = answer["predictions"]
                 assert prediction["id"] == "t-1"
                 assert len(prediction["reasons"]) == 30
+        assert demo.wait(600) == 0, (folder / "server.log").read_text(encoding="utf-8")
+    told = json.loads(record.read_text(encoding="utf-8"))
+    assert told["unmet"] == []
+    assert told["requests"]["failed"] == 0
+    assert told["requests"]["sent"] * 5 >= 20_000 * 3
+    assert told["detection"]["verdict"] == "drift"
+    assert told["auprc"]["difference"]["low"] > 0
+    assert set(told["after"]["verdicts"]) <= {"warming_up", "stable"}
+    assert [(run["key"].split("-")[0], run["outcome"]) for run in told["runs"]] == [
+        ("drift", "promoted"),
+        ("manual", "rejected"),
+        ("schedule", "no_gain"),
+    ]
+    assert [one["outcome"] for one in told["rollouts"]] == ["confirmed", "rolled_back"]
+    assert [step["percent"] for step in told["rollouts"][0]["steps"]] == [10, 25, 50, 100]
+    assert {trigger["runs"] for trigger in told["triggers"]} == {1}
 
 
 def test_the_engineers_and_platform_teams_commands_run_in_order(folder: Path, environment: dict[str, str]) -> None:
@@ -153,10 +149,7 @@ def test_the_watchers_commands_work_while_the_platform_is_up(folder: Path, envir
     assert PLATFORM in COMMANDS
     folder = folder / "watcher"
     folder.mkdir()
-    port, detector, launcher, controller = (free_port() for _ in range(4))
-    ports = {"FRAUD__DETECTOR__PORT": str(detector), "FRAUD__DETECTOR__URL": f"http://127.0.0.1:{detector}"}
-    ports |= {"FRAUD__ROLLOUT__PORT": str(controller)}
-    ports |= {"FRAUD__LAUNCHER__PORT": str(launcher), "FRAUD__LAUNCHER__URL": f"http://127.0.0.1:{launcher}"}
+    port, ports = free_port(), ports_of_parts()
     here = f"{PLATFORM} --port {port}"
     with running(here, f"http://127.0.0.1:{port}/v1/models/fraud", folder, environment | ports):
         for command in (c for c in COMMANDS if c.startswith(WATCHED)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ports import free_port, ports_of_parts
 from sqlalchemy import func, select
 from watched import traffic
 
@@ -23,13 +23,6 @@ from detectors.store.tables import BINDINGS
 pytestmark = pytest.mark.slow
 FRAUDCTL = Path(sys.executable).parent / "fraudctl"
 STEP = 20
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -81,22 +74,21 @@ def serving(state: Path) -> list[str]:
 
 class Platform:
     def __init__(self, state: Path, data: Path | None) -> None:
-        self.port, self.detector, self.launcher, self.controller = (free_port() for _ in range(4))
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FRAUD")}
-        self.environment = kept | {
-            "FRAUD_STATE": str(state),
-            "FRAUD__DETECTOR__PORT": str(self.detector),
-            "FRAUD__DETECTOR__URL": f"http://127.0.0.1:{self.detector}",
-            "FRAUD__LAUNCHER__PORT": str(self.launcher),
-            "FRAUD__ROLLOUT__PORT": str(self.controller),
-            "FRAUD__LAUNCHER__URL": f"http://127.0.0.1:{self.launcher}",
-            "FRAUD__LAUNCHER__POLL_SECONDS": "0.2",
-            "FRAUD__DETECTOR__BUCKET_SECONDS": "1",
-            "FRAUD__DETECTOR__LATENESS_SECONDS": "1",
-            "FRAUD__DETECTOR__WINDOW_ROWS": "200",
-            "FRAUD__DETECTOR__WINDOW_LEAST": "100",
-        }
+        self.environment = (
+            kept
+            | ports_of_parts()
+            | {
+                "FRAUD_STATE": str(state),
+                "FRAUD__LAUNCHER__POLL_SECONDS": "0.2",
+                "FRAUD__DETECTOR__BUCKET_SECONDS": "1",
+                "FRAUD__DETECTOR__LATENESS_SECONDS": "1",
+                "FRAUD__DETECTOR__WINDOW_ROWS": "200",
+                "FRAUD__DETECTOR__WINDOW_LEAST": "100",
+            }
+        )
         command = [FRAUDCTL, "up", "--port", str(self.port), *(["--data", str(data)] if data else [])]
         self.output = state.parent / f"up-{self.port}.out"
         with self.output.open("wb") as file:
