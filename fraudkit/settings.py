@@ -62,7 +62,7 @@ class SamplingSettings(_Section):
 
     per_class: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
     ratio: Annotated[int, Field(ge=1, le=1_000)] | None = None
-    recent: Share = 0.3
+    recent: Share = 0.1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 

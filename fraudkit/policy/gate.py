@@ -54,10 +54,12 @@ class RecentFacts:
     Attributes:
         auprc: Challenger's AUPRC less the champion's.
         log_loss: Champion's log loss less the challenger's, as a share of the champion's: positive is better.
+        calibration: Observed over expected frauds there, by the challenger.
     """
 
     auprc: Estimate
     log_loss: Estimate
+    calibration: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +162,13 @@ def _below_floor(facts: GateFacts, thresholds: GateThresholds) -> _Objection:
 
 
 def _miscalibrated(facts: GateFacts, thresholds: GateThresholds) -> _Objection:
-    ratio = facts.calibration
+    # Probabilities speak at the fraud rate of recent rows, where there are some: not at that of the frozen ones.
+    ratio, where = (facts.recent.calibration, "recent") if facts.recent else (facts.calibration, "frozen")
     if ratio.low <= thresholds.calibration and ratio.high >= 1 / thresholds.calibration:
         return None
     return _fail(
         "miscalibrated",
-        f"the holdout has {ratio} frauds for each that the model expects; "
+        f"the {where} holdout has {ratio} frauds for each that the model expects; "
         f"between 1/{thresholds.calibration:g} and {thresholds.calibration:g} is allowed",
     )
 

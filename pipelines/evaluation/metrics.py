@@ -366,6 +366,12 @@ def _precision_at_k(y: Labels, score: FloatArray, ks: Sequence[int], legit_weigh
     }
 
 
+def calibration(y: Labels, probability: FloatArray, legit_weight: float = 1.0) -> Estimate:
+    """Observed over expected frauds; shapes [n], [n]. Each legitimate row weighs `legit_weight`."""
+    _check_probability(y, probability, legit_weight)
+    return _calibration(probability[y == 1], probability[y == 0], legit_weight)
+
+
 def _calibration(frauds: FloatArray, legit: FloatArray, legit_weight: float) -> Estimate:
     """Observed over expected frauds: a ratio of sums over rows, its interval on the logarithmic scale."""
     frauds, legit = np.maximum(frauds, _CLIP), np.maximum(legit, _CLIP)

@@ -20,7 +20,14 @@ from fraudkit.scoring import Scorer, sigmoid
 from fraudkit.settings import Settings
 from pipelines.data import holdout, recent
 from pipelines.data.rowhash import content_hash, keyed
-from pipelines.evaluation.metrics import BalancedMetrics, NaturalMetrics, balanced, natural, paired_log_loss
+from pipelines.evaluation.metrics import (
+    BalancedMetrics,
+    NaturalMetrics,
+    balanced,
+    calibration,
+    natural,
+    paired_log_loss,
+)
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.resampling import paired_auprc
 from pipelines.evaluation.result import Compared, Evaluation, Scored
@@ -177,6 +184,7 @@ def _recently(models: Mapping[str, Scorer], held: recent.Rows, settings: Setting
     return RecentFacts(
         auprc=paired_auprc(held.labels, old, new, weight, seed=settings.sampling.seed),
         log_loss=paired_log_loss(held.labels, sigmoid(old), sigmoid(new), weight),
+        calibration=calibration(held.labels, sigmoid(new), weight),
     )
 
 

@@ -19,6 +19,7 @@ GAIN = Estimate(0.03, 0.01, 0.05)
 THRESHOLDS = GateThresholds()
 
 LESS = Estimate(0.2, 0.1, 0.3)
+RIGHT = Estimate(1.1, 0.9, 1.4)
 SOUND: dict[str, Any] = {
     "challenger": "c" * 12,
     "converged": True,
@@ -29,13 +30,13 @@ SOUND: dict[str, Any] = {
     "roc_auc": Estimate(0.98, 0.97, 0.99),
     "auprc": Estimate(0.81, 0.74, 0.87),
     "natural_rate": 0.0017,
-    "calibration": Estimate(1.1, 0.9, 1.4),
+    "calibration": RIGHT,
 }
 LATER = SOUND | {"champion": "a" * 12, "against_champion": NOTHING, "against_first": NOTHING}
 
 
-def recent(auprc: Estimate = NOTHING, log_loss: Estimate = NOTHING) -> RecentFacts:
-    return RecentFacts(auprc, log_loss)
+def recent(auprc: Estimate = NOTHING, log_loss: Estimate = NOTHING, calibration: Estimate = RIGHT) -> RecentFacts:
+    return RecentFacts(auprc, log_loss, calibration)
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ CASES = [
         "probabilities that are surely far too low are miscalibrated",
         Outcome.FAIL,
         "miscalibrated",
-        "the holdout has 4.000 (3.100 to 5.000) frauds for each that the model expects; "
+        "the frozen holdout has 4.000 (3.100 to 5.000) frauds for each that the model expects; "
         "between 1/3 and 3 is allowed",
         {"calibration": Estimate(4.0, 3.1, 5.0)},
     ),
@@ -189,7 +190,7 @@ CASES = [
         "probabilities that are surely far too high are miscalibrated",
         Outcome.FAIL,
         "miscalibrated",
-        "the holdout has 0.250 (0.200 to 0.330) frauds for each that the model expects; …",
+        "the frozen holdout has 0.250 (0.200 to 0.330) frauds for each that the model expects; …",
         {"calibration": Estimate(0.25, 0.2, 0.33)},
     ),
     Case(
@@ -295,6 +296,20 @@ CASES = [
         {"recent": recent(Estimate(0.009, 0.008, 0.01), Estimate(0.04, 0.03, 0.05))},
     ),
     Case(
+        "with recent rows probabilities are held against these: they speak at another fraud rate than before",
+        Outcome.PASS,
+        "better",
+        "AUPRC on recent rows is 0.030 (0.010 to 0.050) above the champion's",
+        {"recent": recent(GAIN), "calibration": Estimate(0.1, 0.08, 0.12)},
+    ),
+    Case(
+        "probabilities that are surely wrong on recent rows are miscalibrated",
+        Outcome.FAIL,
+        "miscalibrated",
+        "the recent holdout has 4.000 (3.100 to 5.000) frauds for each that the model expects; …",
+        {"recent": recent(GAIN, NOTHING, Estimate(4.0, 3.1, 5.0))},
+    ),
+    Case(
         "with recent rows a log loss that may be lower is no gain",
         Outcome.FAIL,
         "no_gain",
@@ -358,7 +373,7 @@ ESTIMATES = st.tuples(*[st.floats(allow_nan=True)] * 3).map(lambda numbers: Esti
     *[ESTIMATES] * 3,
     st.none() | ESTIMATES,
     st.none() | ESTIMATES,
-    st.none() | st.builds(RecentFacts, ESTIMATES, ESTIMATES),
+    st.none() | st.builds(RecentFacts, *[ESTIMATES] * 3),
 )
 def test_no_facts_whatever_pass_without_a_sure_gain(
     scorer_error: float,
