@@ -23,8 +23,9 @@ class EpisodeState(BaseModel):
 
     Attributes:
         windows: Windows since the model was bound.
-        start: When the drift that is going on began [s, UTC].
-        first: When the windows that would confirm one began.
+        start: From when on no rows are from before the drift that is going on [s, UTC]: when the first window that
+            says so ended, because the change may lie within it.
+        first: The same of the windows that would confirm one.
         running: How many these are.
         calm: Stable windows running while there is drift.
         channels: Channels that spoke in the drift that is going on.
@@ -53,7 +54,7 @@ class Judged:
         reason: The channel that it says it for; empty where none does.
         message: One sentence for a person.
         raised: A drift began.
-        cleared: When the drift that ended began [s, UTC]; None where none ended.
+        cleared: `start` of the drift that ended [s, UTC]; None where none ended.
         quality: Bad data began.
         state: For the next window.
     """
@@ -67,13 +68,13 @@ class Judged:
     state: EpisodeState
 
 
-def judge(readings: Sequence[Reading], begins: float, state: EpisodeState, rule: EpisodeRule) -> Judged:
-    """The verdict of the window that begins at `begins` [s, UTC]."""
+def judge(readings: Sequence[Reading], ends: float, state: EpisodeState, rule: EpisodeRule) -> Judged:
+    """The verdict of the window that ends at `ends` [s, UTC]."""
     own, speaks = _own_level(readings)
     drift = own is Level.DRIFT
     unsure = own is Level.INSUFFICIENT_DATA
     running = state.running + drift if drift or unsure else 0
-    first = (begins if state.running == 0 else state.first) if running else None
+    first = (ends if state.running == 0 else state.first) if running else None
     raised = state.start is None and running >= rule.confirm
     start = first if raised else state.start
     # Where a window says nothing, what was counted before it stands.

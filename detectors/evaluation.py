@@ -181,7 +181,7 @@ class Evaluator:
         seen = bound.watch.read(WindowFacts(content.rows, content.rejected, day), bound.state)
         readings = (*seen.readings, *self._labelled(bound, seen, window))
         begins, ends = self._seconds(window.start), self._seconds(window.end)
-        judged = judge(readings, begins, bound.kept.episode, self._settings.drift.episode)
+        judged = judge(readings, ends, bound.kept.episode, self._settings.drift.episode)
         name = f"{bound.kept.version}-{window.start}"
         events = happenings(bound.kept.version, name, begins, ends, readings, judged, self._settings.events.source)
         kept = self._after(bound.kept, window, seen, judged)
@@ -214,7 +214,8 @@ class Evaluator:
         spans = (*kept.past, (window.start, window.end))
         goes_on = judged.state.start is not None
         same = goes_on and judged.state.start == kept.episode.start
-        hours = tuple((np.array(kept.hours) * same + seen.all_hours).tolist()) if goes_on else (0,) * HOURS
+        inside = goes_on and judged.state.start != self._seconds(window.end)
+        hours = tuple((np.array(kept.hours) * same + seen.all_hours * inside).tolist())
         return Kept(
             binding=kept.binding,
             cursor=window.end,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -14,12 +15,13 @@ from log_events import answer
 from sqlalchemy import select
 from watched import START, Detector, bind, events_of, levels, settings_of, traffic, watched_bundle
 
+from detectors.evaluation import Kept
 from detectors.labels import Label
 from detectors.retraining import Retraining
 from detectors.store.database import Database
 from detectors.store.labels import LabelStore
 from detectors.store.log import Entry, RejectedRequest, RequestLog
-from detectors.store.tables import EVENTS
+from detectors.store.tables import EVALUATOR, EVENTS
 from detectors.store.verdicts import VerdictStore
 from fraudkit.bundle import Bundle
 from fraudkit.errors import BundleError, PermanentError
@@ -55,6 +57,11 @@ def test_clean_traffic_is_stable_and_a_shift_is_a_drift_that_is_told(database: D
     assert history.events[0].undelivered == ("http://sink",)
     drift = next(window for window in reversed(history.windows) if window.verdict.level == "drift")
     assert drift.id == told["verdict_id"]
+    # The change may lie within that window: what a run learns from begins after it.
+    assert datetime.fromisoformat(told["episode_start"]) == drift.ends
+    with database.read() as connection:
+        kept = Kept.model_validate_json(connection.execute(select(EVALUATOR.c.state)).scalar_one())
+    assert sum(kept.hours) == sum(one.rows for one in history.windows if one.begins >= drift.ends)
 
 
 def test_any_order_within_the_lateness_any_replica_and_any_restart_give_the_same(
