@@ -150,12 +150,20 @@ def compile_(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write; the checked-in file if left out.")
     ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(help="Tasks that share the preparation; data.shards if left out.", min=1, max=16),
+    ] = None,
 ) -> None:
     """Compile the Kubeflow pipeline."""
+    from fraudkit.errors import InvalidInput
     from pipelines.training import COMPILED, compile_pipeline
 
+    number = _settings(data={"shards": shards}).data.shards
+    if number > 1 and output is None:
+        raise InvalidInput(f"the checked-in pipeline has one shard, not {number}; name another file with --output")
     path = output or COMPILED
-    compile_pipeline(path)
+    compile_pipeline(path, number)
     errors.print(f"wrote {path}", highlight=False)
 
 

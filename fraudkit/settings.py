@@ -42,12 +42,14 @@ class DataSettings(_Section):
         holdout: Share of the time span (or of the rows) that is frozen as holdout.
         leak_auc: An input that alone separates the classes with this AUC or more is refused as a leak.
         reference_rows: Most rows of the drift reference.
+        shards: Tasks that the preparation fans out over on Kubeflow Pipelines; one process does it all elsewhere.
     """
 
     natural_rate: Share | None = None
     holdout: Annotated[float, Field(ge=0.05, le=0.5)] = 0.2
     leak_auc: Annotated[float, Field(gt=0.5, le=1)] = 0.995
     reference_rows: Annotated[int, Field(ge=1_000, le=1_000_000)] = 200_000
+    shards: Annotated[int, Field(ge=1, le=16)] = 1
 
 
 class SamplingSettings(_Section):

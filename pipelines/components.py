@@ -30,6 +30,30 @@ def prepare(
 
 
 @component
+def prepare_shard(data_uri: str, shard: int, shards: int, settings: str, part: dsl.Output[dsl.Artifact]) -> None:
+    """Read and validate a shard of the transactions; count, profile and sample it."""
+    from pipelines import sharding
+
+    sharding.prepare_shard(data_uri, shard, shards, settings, part)
+
+
+@component
+def merge_shards(
+    data_uri: str,
+    since: str,
+    as_of: str,
+    settings: str,
+    parts: dsl.Input[list[dsl.Artifact]],
+    prepared: dsl.Output[dsl.Dataset],
+    profile: dsl.Output[dsl.HTML],
+) -> None:
+    """Make of all shards what one task makes: look for leaks, profile, hold out and sample."""
+    from pipelines import sharding
+
+    sharding.merge_shards(data_uri, since, as_of, settings, parts, prepared, profile)
+
+
+@component
 def train(settings: str, prepared: dsl.Input[dsl.Dataset], candidate: dsl.Output[dsl.Model]) -> None:
     """Fit the logistic regression and fold it into a scorer with its drift reference."""
     from pipelines import tasks

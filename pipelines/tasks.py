@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from fraudkit.bundle import version_of
-from fraudkit.errors import InvalidInput
 from fraudkit.estimate import Estimate
 from fraudkit.settings import Settings, load_settings
-from pipelines.data.recent import Span
 from pipelines.evaluation.metrics import roc_curve
 from pipelines.evaluation.report import CARD, REPORT
 from pipelines.following import Artifact, print_rollout
 from pipelines.outcome import result_of, rolled_out, tell
 from pipelines.provenance import Run
+from pipelines.sharding import print_progress, show, span_of
 from pipelines.steps import conclude
 from pipelines.steps import evaluate as evaluating
 from pipelines.steps import prepare as preparing
@@ -51,15 +49,8 @@ def prepare(data_uri: str, since: str, as_of: str, settings: str, prepared: Arti
     Raises:
         InvalidInput: The data cannot be right, or only one of `since` and `as_of` is given.
     """
-    if bool(since) != bool(as_of):
-        alone = f"since is {since!r}" if since else f"as_of is {as_of!r}"
-        raise InvalidInput(
-            f"since and as_of go together: {alone}, and the other one is missing; give both or neither"
-        )
-    span = Span(datetime.fromisoformat(since), datetime.fromisoformat(as_of)) if since else None
-    found = preparing.prepare(data_uri, _settings(settings), Path(prepared.path), _print_progress, span)
-    prepared.metadata.update(data_sha256=found.identity, rows=found.rows, frauds=found.frauds)
-    shutil.copyfile(Path(prepared.path) / preparing.PROFILE, profile.path)
+    span, loaded, output = span_of(since, as_of), _settings(settings), Path(prepared.path)
+    show(preparing.prepare(data_uri, loaded, output, print_progress, span), prepared, profile)
 
 
 def train(settings: str, prepared: Artifact, candidate: Artifact) -> None:
@@ -144,7 +135,3 @@ def _conclude(
 
 def _settings(text: str) -> Settings:
     return load_settings(**json.loads(text))
-
-
-def _print_progress(done: int, total: int | None) -> None:
-    print(f"read {done:,} of {total:,} rows" if total else f"read {done:,} rows", flush=True)  # noqa: T201

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -56,6 +56,10 @@ class Rule(BaseModel):
             return held
         return below(keyed(content, "holdout", self.seed), self.share)
 
+    def same(self, other: Rule) -> bool:
+        """Whether both hold out the same rows."""
+        return self == other.model_copy(update={"why": self.why})
+
 
 class Record(BaseModel):
     """What is frozen: the rule, the data it was applied to, and the hash of the rows.
@@ -88,10 +92,15 @@ class Sides:
 
     def add(self, labels: FloatArray, held: NDArray[np.bool_]) -> None:
         """Count the rows of a block."""
+        frauds = labels == 1.0
         self.held_rows += int(held.sum())
-        self.held_frauds += int(labels[held].sum())
+        self.held_frauds += int((frauds & held).sum())
         self.train_rows += int(held.size - held.sum())
-        self.train_frauds += int(labels[~held].sum())
+        self.train_frauds += int((frauds & ~held).sum())
+
+    def __add__(self, other: Sides) -> Sides:
+        """Both counted together."""
+        return Sides(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 def time_rule(span: tuple[float, float], share: float) -> Rule | None:
@@ -124,6 +133,25 @@ def objection(sides: Sides) -> str | None:
             f"more than {RATE_FACTOR:g}-fold apart"
         )
     return None
+
+
+def choose(outline: Callable[[], Iterable[FloatArray]], share: float, key: int) -> Rule:
+    """The rule for new data: by time, or by hash where that does not serve.
+
+    Args:
+        outline: Gives Time and label [2, n] of all rows, part by part, each time it is called.
+        share: Share to hold out.
+        key: Of the hash.
+    """
+    ends = np.array([(part[0].min(), part[0].max()) for part in outline() if part.size])
+    rule = time_rule((float(ends[:, 0].min()), float(ends[:, 1].max())), share)
+    if rule is None:
+        return hash_rule("the data have no time span", share, key)
+    sides = Sides()
+    for time, labels in outline():
+        sides.add(labels, time > rule.cut)
+    why = objection(sides)
+    return rule if why is None else hash_rule(why, share, key)
 
 
 class Writer:

@@ -6,6 +6,8 @@ other. Rows of equal hash have equal content, so ties do not matter either.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from fraudkit.schema import FloatArray
@@ -43,6 +45,16 @@ class BottomK:
         if not self._hashes:
             return np.empty(0, dtype=np.uint64), np.empty((0, self._width))
         return self._hashes[0], self._rows[0]
+
+    def save(self, path: Path) -> None:
+        """Write the sample to `path`, an .npz file."""
+        hashes, rows = self.result()
+        np.savez(path, hashes=hashes, rows=rows)
+
+    def merge_saved(self, path: Path) -> None:
+        """Take the rows of a sample that was saved."""
+        with np.load(path, allow_pickle=False) as file:
+            self._keep(file["hashes"], file["rows"])
 
     def _keep(self, hashes: Hashes, rows: FloatArray) -> None:
         self._hashes.append(hashes)

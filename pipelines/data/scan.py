@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,10 @@ SAMPLE_PER_CLASS: Final = 20_000
 EXACT_ROWS: Final = 1 << 25
 """Rows up to which duplicates are counted exactly."""
 _WORD: Final = (1 << 64) - 1
+_NONE: Final[Hashes] = np.empty(0, dtype=np.uint64)
+_COUNTS: Final = "scan.npz"
+_DUPLICATES: Final = "duplicates.npz"
+_SAMPLES: Final = ("sample-legitimate.npz", "sample-fraud.npz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,11 @@ class Moments:
             np.minimum(self.minimum, other.minimum),
             np.maximum(self.maximum, other.maximum),
         )
+
+    @property
+    def arrays(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """All but the count."""
+        return self.mean, self.squares, self.minimum, self.maximum
 
     @property
     def deviation(self) -> FloatArray:
@@ -110,6 +120,17 @@ class DuplicateCounter:
             self._hashes = [hashes[below(hashes, self.share)] for hashes in self._hashes]
             self._held = sum(hashes.size for hashes in self._hashes)
 
+    def save(self, path: Path) -> None:
+        """Write the state to `path`, an .npz file."""
+        np.savez(path, hashes=np.concatenate([_NONE, *self._hashes]), share=self.share)
+
+    def merge_saved(self, path: Path) -> None:
+        """Take the rows of a counter that was saved."""
+        other = DuplicateCounter(self.exact)
+        with np.load(path, allow_pickle=False) as file:
+            other.share, other._hashes = float(file["share"]), [file["hashes"]]
+        self.merge(other)
+
 
 class Scan:
     """What a pass over the blocks learns.
@@ -151,6 +172,41 @@ class Scan:
         self.duplicates.merge(other.duplicates)
         self._moments |= other._moments
         self._sums = [(a + b) & _WORD for a, b in zip(self._sums, other._sums, strict=True)]
+
+    def save(self, folder: Path) -> None:
+        """Write all of it into `folder`."""
+        numbers = sorted(self._moments)
+        pairs = [self._moments[number] for number in numbers]
+        np.savez(
+            folder / _COUNTS,
+            hours=self.hours,
+            sums=np.array(self._sums, dtype=np.uint64),
+            blocks=np.array(numbers, dtype=np.int64),
+            rows=np.array([[of_class.count for of_class in pair] for pair in pairs]).reshape(-1, 2),
+            moments=np.array([[of_class.arrays for of_class in pair] for pair in pairs]).reshape(
+                -1, 2, 4, len(COLUMNS) - 1
+            ),
+        )
+        self.duplicates.save(folder / _DUPLICATES)
+        for sample, name in zip(self.samples, _SAMPLES, strict=True):
+            sample.save(folder / name)
+
+    def merge_saved(self, folder: Path) -> None:
+        """Take in the scan of another shard that was saved."""
+        with np.load(folder / _COUNTS, allow_pickle=False) as file:
+            self.hours += file["hours"]
+            self._sums = [(a + int(b)) & _WORD for a, b in zip(self._sums, file["sums"], strict=True)]
+            for number, rows, moments in zip(file["blocks"], file["rows"], file["moments"], strict=True):
+                legitimate, fraud = (Moments(int(n), *arrays) for n, arrays in zip(rows, moments, strict=True))
+                self._moments[int(number)] = legitimate, fraud
+        self.duplicates.merge_saved(folder / _DUPLICATES)
+        for sample, name in zip(self.samples, _SAMPLES, strict=True):
+            sample.merge_saved(folder / name)
+
+    @property
+    def blocks(self) -> list[int]:
+        """Numbers of the blocks' first rows, rising."""
+        return sorted(self._moments)
 
     @property
     def counts(self) -> tuple[int, int]:

@@ -66,6 +66,28 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """A share of the blocks of a source; together the shards 0 … `of` - 1 have each block once.
+
+    Of Parquet it is blocks in a row, so that only their row groups are read. How many blocks a CSV has is known
+    only at its end, and gzip cannot be entered in the middle: there it is each `of`-th block, and all is parsed.
+    """
+
+    index: int = 0
+    of: int = 1
+
+    def rows(self, total: int) -> tuple[int, int]:
+        """Where it begins and ends in Parquet of so many rows, counted from 0."""
+        blocks = -(-total // BLOCK)
+        start, end = (blocks * i // self.of * BLOCK for i in (self.index, self.index + 1))
+        return start, min(end, total)
+
+
+ONLY: Final = Shard()
+"""The one that has all blocks."""
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """A data set that can be read again and again.
 
@@ -89,18 +111,44 @@ class Source:
         Raises:
             InvalidRows: After the whole source was read, with every violation counted.
         """
-        columns = self._parquet_columns() if self.kind == "parquet" else self._csv_columns()
         complaints = Complaints(self.uri)
-        first_row = 1
-        with _reading(self.uri, self.filesystem):
-            for chunk in _exact(columns):
-                block = Block(chunk, first_row)
-                if complaints.check(block) and not complaints.total:
-                    yield block
-                first_row += chunk.shape[1]
+        for _, block in self.shard(ONLY, complaints):
+            if block:
+                yield block
         complaints.raise_any()
-        if first_row == 1:
+
+    def shard(self, shard: Shard, complaints: Complaints) -> Iterator[tuple[FloatArray, Block | None]]:
+        """All blocks that are parsed for a shard, in order: of Parquet its own, of CSV those of the others too.
+
+        Args:
+            shard: Which blocks are wanted.
+            complaints: Hears of what is wrong with rows of the shard.
+
+        Returns:
+            Of each block Time and label [2, n], unchecked; and, until a block of the shard is not valid, the block
+            itself, or None where it is of another shard.
+
+        Raises:
+            InvalidInput: The source as a whole cannot be read, or a CSV has what is no number in any of its rows
+                (InvalidRows, with every violation of the source); in each shard the same.
+        """
+        parquet, first_row = self.kind == "parquet", 1
+        if parquet:
+            first_row += shard.rows(self.total_rows or 0)[0]
+        with _reading(self.uri, self.filesystem):
+            for chunk in _exact(self._parquet_columns(shard) if parquet else self._csv_columns()):
+                block = Block(chunk, first_row)
+                wanted = parquet or first_row // BLOCK % shard.of == shard.index
+                valid = wanted and complaints.check(block) and not complaints.total
+                yield chunk[[0, -1]], block if valid else None
+                first_row += chunk.shape[1]
+        if first_row == 1 and not self.total_rows:
             raise InvalidInput(f"{self.uri}: {_NO_ROWS}")
+
+    def outline(self) -> Iterator[FloatArray]:
+        """Time and label [2, n] of all rows of Parquet, unchecked; no other column is read."""
+        with _reading(self.uri, self.filesystem):
+            yield from map(np.stack, self._parquet_columns(ONLY, (COLUMNS[0], LABEL)))
 
     def _csv_columns(self) -> Iterator[list[FloatArray]]:
         header, names = self._csv_header()
@@ -163,7 +211,7 @@ class Source:
                 first_row += len(rows)
         complaints.raise_any()
 
-    def _parquet_columns(self) -> Iterator[list[FloatArray]]:
+    def _parquet_columns(self, shard: Shard, wanted: tuple[str, ...] = COLUMNS) -> Iterator[list[FloatArray]]:
         with self.filesystem.open_input_file(self.file) as file, parquet_file(file) as parquet:
             schema = parquet.schema_arrow
             _check_names(schema.names, self.uri)
@@ -174,9 +222,16 @@ class Source:
             ]
             if wrong:
                 raise InvalidRows(wrong, source=self.uri)
-            wanted = [name for name in COLUMNS if name in schema.names]
-            for batch in parquet.iter_batches(BLOCK, columns=wanted):
-                yield _arrays(batch, batch.schema.names)
+            start, end = shard.rows(parquet.metadata.num_rows)
+            groups, at = _row_groups(parquet.metadata, start, end)
+            names = [name for name in wanted if name in schema.names]
+            for batch in parquet.iter_batches(BLOCK, row_groups=groups, columns=names):
+                first, at = at, at + batch.num_rows
+                mine = batch.slice(max(start - first, 0), max(min(at, end) - max(first, start), 0))
+                if mine.num_rows:
+                    yield _arrays(mine, mine.schema.names, wanted)
+                if at >= end:
+                    return
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[pa.NativeFile]:
@@ -304,13 +359,21 @@ def _check_names(names: list[str], uri: str) -> None:
         raise InvalidRows(violations[:MAX_REPORTED], len(violations), uri)
 
 
-def _arrays(batch: pa.RecordBatch, names: list[str]) -> list[FloatArray]:
-    """Thirty-one arrays [n] of a batch in the order of `COLUMNS`; nulls are NaN; without Time, Time is 0."""
+def _row_groups(metadata: pq.FileMetaData, start: int, end: int) -> tuple[list[int], int]:
+    """The row groups that have rows from `start` to before `end`, and the first one's first row; from 0."""
+    ends = np.cumsum([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)], dtype=np.int64)
+    starts = np.concatenate([[0], ends])[:-1]
+    groups = np.flatnonzero((start < end) & (starts < end) & (ends > start))
+    return groups.tolist(), int(starts[groups[0]]) if groups.size else start
+
+
+def _arrays(batch: pa.RecordBatch, names: list[str], wanted: tuple[str, ...] = COLUMNS) -> list[FloatArray]:
+    """Arrays [n] of a batch in the order of `wanted`; nulls are NaN; without Time, Time is 0."""
     return [
         batch.column(names.index(name)).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         if name in names
         else np.zeros(batch.num_rows)
-        for name in COLUMNS
+        for name in wanted
     ]
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
-import pyarrow as pa
 
+from fraudkit.schema import FloatArray
 from fraudkit.settings import Settings
 from pipelines.data import holdout, recent
 from pipelines.data.fetch import download
 from pipelines.data.leakage import refuse_leaks, separation
+from pipelines.data.passes import Blocks, hashed, passes
 from pipelines.data.profile import write_profile
-from pipelines.data.rowhash import Hashes, content_hash, keyed
+from pipelines.data.rowhash import keyed
 from pipelines.data.sampling import BottomK
 from pipelines.data.scan import Scan
-from pipelines.data.sources import COLUMNS, Block, Source, open_source
+from pipelines.data.sources import COLUMNS, Complaints, open_source
 from pipelines.records import KEPT, PREPARED, Prepared
 
 KEPT_LEGITIMATE: Final = 300_000
@@ -55,29 +54,66 @@ def prepare(
         InvalidInput: The data cannot be right; the message names what and where.
         FraudError: The detector does not give what it logged.
     """
-    seed = settings.sampling.seed
-    with open_source(uri, download) as source, _twice(source) as (first, again):
-        scan = _scan(first, seed, source.total_rows, progress)
-        scan.require_both_classes(source.uri)
-        separations = separation(*(sample.result()[1].T[:-1] for sample in scan.samples))
-        refuse_leaks(separations, settings.data.leak_auc, scan.counts, source.uri)
-        split = _split(again, scan, settings, source.uri)
+    with open_source(uri, download) as source:
+        complaints = Complaints(source.uri)
+        with passes(source, complaints) as data:
+            scan = scan_blocks(data.first, settings.sampling.seed, source.total_rows, progress)
+            complaints.raise_any()
+
+            def choose() -> holdout.Rule:
+                return holdout.choose(data.outline, settings.data.holdout, HOLDOUT_KEY)
+
+            def split(rule: holdout.Rule, sink: Sink | None) -> Divided:
+                return divide(data.again(), rule, settings, sink)
+
+            return finish(scan, source.uri, settings, output, span, choose, split)
+
+
+def finish(
+    scan: Scan,
+    uri: str,
+    settings: Settings,
+    output: Path,
+    span: recent.Span | None,
+    choose: Callable[[], holdout.Rule],
+    split: Callable[[holdout.Rule, Sink | None], Divided],
+) -> Prepared:
+    """Check what was scanned, hold out, and write what the other steps need to `output`.
+
+    Args:
+        scan: Of all rows.
+        uri: What the data are called.
+        settings: The settings.
+        output: The folder.
+        span: Which logged transactions are learned from as well.
+        choose: Gives the rule for data without a frozen holdout.
+        split: Divides the rows by a rule; held-out ones go to the sink, in the order of the rows.
+
+    Raises:
+        InvalidInput: The data cannot be right.
+        FraudError: The frozen holdout is not what it was, or the detector does not give what it logged.
+    """
+    scan.require_both_classes(uri)
+    separations = separation(*(sample.result()[1].T[:-1] for sample in scan.samples))
+    refuse_leaks(separations, settings.data.leak_auc, scan.counts, uri)
+    record, divided = _freeze(scan.identity(), uri, settings, choose, split)
     output.mkdir(parents=True, exist_ok=True)
-    write_profile(scan, source.uri, output / PROFILE)
+    write_profile(scan, uri, output / PROFILE)
     live = recent.gather(span, settings, output) if span else None
-    training = split.sides.train_rows - split.sides.train_frauds, split.sides.train_frauds
+    sides = divided.sides
+    training = sides.train_rows - sides.train_frauds, sides.train_frauds
     prepared = Prepared(
-        uri=source.uri,
+        uri=uri,
         data=scan.identity(),
         rows=scan.rows,
         frauds=scan.counts[1],
         duplicates=scan.duplicates.count(),
         training=training,
-        kept=_write_kept(split.kept, output),
+        kept=_write_kept(divided.kept, output),
         natural_rate=settings.data.natural_rate or (live.natural_rate if live else training[1] / sum(training)),
         separations=separations,
-        holdout=split.record,
-        seed=seed,
+        holdout=record,
+        seed=settings.sampling.seed,
         recent=live,
     )
     (output / PREPARED).write_text(prepared.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -91,54 +127,33 @@ def profile_alone(uri: str, page: Path, progress: Progress = lambda *_: None) ->
         InvalidInput: The data cannot be right.
     """
     with open_source(uri, download) as source:
-        scan = _scan(_hashed(source.blocks()), 0, source.total_rows, progress)
+        scan = scan_blocks(hashed(source.blocks()), 0, source.total_rows, progress)
     scan.require_both_classes(source.uri)
     write_profile(scan, source.uri, page)
 
 
+class Sink(Protocol):
+    """What takes rows that are held out."""
+
+    def add(self, columns: FloatArray) -> None:
+        """Take rows [31, n]."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Split:
-    record: holdout.Record
+class Divided:
+    """Rows divided by a rule.
+
+    Attributes:
+        sides: How many are on each side.
+        kept: A sample of each class of those that are not held out, legitimate first.
+    """
+
     sides: holdout.Sides
     kept: tuple[BottomK, BottomK]
 
 
-Blocks = Iterator[tuple[Block, Hashes]]
-
-
-@contextmanager
-def _twice(source: Source) -> Iterator[tuple[Blocks, Callable[[], Blocks]]]:
-    """The blocks of `source` with their content hashes, and a way to have them again without parsing."""
-    with tempfile.TemporaryDirectory(prefix="fraud-spool-") as folder:
-        if source.kind == "parquet":
-            yield _hashed(source.blocks()), lambda: _hashed(source.blocks())
-        else:
-            spool = Path(folder) / "rows.arrow"
-            yield _hashed(_spooling(source.blocks(), spool)), lambda: _hashed(_spooled(spool))
-
-
-def _hashed(blocks: Iterator[Block]) -> Blocks:
-    return ((block, content_hash(block.columns)) for block in blocks)
-
-
-def _spooling(blocks: Iterator[Block], spool: Path) -> Iterator[Block]:
-    schema = pa.schema([(name, pa.float64()) for name in COLUMNS])
-    with pa.ipc.new_file(str(spool), schema) as writer:
-        for block in blocks:
-            writer.write_batch(pa.record_batch(list(block.columns), schema=schema))
-            yield block
-
-
-def _spooled(spool: Path) -> Iterator[Block]:
-    first_row = 1
-    with pa.memory_map(str(spool)) as mapped, pa.ipc.open_file(mapped) as reader:
-        for i in range(reader.num_record_batches):
-            batch = reader.get_batch(i)
-            yield Block(np.stack([column.to_numpy() for column in batch.columns]), first_row)
-            first_row += batch.num_rows
-
-
-def _scan(blocks: Blocks, seed: int, total: int | None, progress: Progress) -> Scan:
+def scan_blocks(blocks: Blocks, seed: int, total: int | None, progress: Progress) -> Scan:
+    """One pass: what is learned before rows are divided."""
     scan = Scan(seed)
     done = 0
     for block, content in blocks:
@@ -148,52 +163,50 @@ def _scan(blocks: Blocks, seed: int, total: int | None, progress: Progress) -> S
     return scan
 
 
-def _split(again: Callable[[], Blocks], scan: Scan, settings: Settings, uri: str) -> _Split:
-    """Split by the rule that is frozen with this data set, else by time, else by hash; freeze what is new."""
-    holdouts = settings.bundle_folder / "holdouts"
-    folder = holdouts / scan.identity()
-    if folder.is_dir():
-        record = holdout.load_record(folder)
-        sides, kept = _divide(again(), record.rule, settings, None)
-        holdout.require_same(record, sides, folder)
-        return _Split(record, sides, kept)
-    rule = holdout.time_rule(scan.time_span(), settings.data.holdout)
-    if rule:
-        with holdout.Writer(holdouts, scan.identity()) as writer:
-            sides, kept = _divide(again(), rule, settings, writer)
-            why = holdout.objection(sides)
-            if why is None:
-                holdout.require_both_classes(sides, uri)
-                return _Split(writer.freeze(rule, sides), sides, kept)
-    else:
-        why = "the data have no time span"
-    rule = holdout.hash_rule(why, settings.data.holdout, HOLDOUT_KEY)
-    with holdout.Writer(holdouts, scan.identity()) as writer:
-        sides, kept = _divide(again(), rule, settings, writer)
-        holdout.require_both_classes(sides, uri)
-        return _Split(writer.freeze(rule, sides), sides, kept)
-
-
-def _divide(
-    blocks: Blocks, rule: holdout.Rule, settings: Settings, writer: holdout.Writer | None
-) -> tuple[holdout.Sides, tuple[BottomK, BottomK]]:
-    """One pass: held-out rows to the writer, a sample by class of the others."""
-    sides = holdout.Sides()
-    per_class = settings.sampling.per_class
-    kept = (
-        BottomK(max(KEPT_LEGITIMATE, per_class), len(COLUMNS)),
-        BottomK(max(KEPT_FRAUDS, per_class), len(COLUMNS)),
-    )
+def divide(blocks: Blocks, rule: holdout.Rule, settings: Settings, sink: Sink | None) -> Divided:
+    """One pass: held-out rows to the sink, a batch for each block; a sample by class of the others."""
+    sides, kept = holdout.Sides(), empty_samples(settings)
     for block, content in blocks:
         held = rule.held_out(block, content)
         sides.add(block.labels, held)
-        if writer:
-            writer.add(block.columns[:, held])
+        if sink:
+            sink.add(block.columns[:, held])
         order = keyed(content, "sample", settings.sampling.seed)
         for label in (0, 1):
             chosen = ~held & (block.labels == label)
             kept[label].add(order[chosen], block.columns[:, chosen])
-    return sides, kept
+    return Divided(sides, kept)
+
+
+def empty_samples(settings: Settings) -> tuple[BottomK, BottomK]:
+    """What training rows are kept in, by class."""
+    per_class = settings.sampling.per_class
+    return (
+        BottomK(max(KEPT_LEGITIMATE, per_class), len(COLUMNS)),
+        BottomK(max(KEPT_FRAUDS, per_class), len(COLUMNS)),
+    )
+
+
+def _freeze(
+    data: str,
+    uri: str,
+    settings: Settings,
+    choose: Callable[[], holdout.Rule],
+    split: Callable[[holdout.Rule, Sink | None], Divided],
+) -> tuple[holdout.Record, Divided]:
+    """Split by the rule that is frozen with this data set, else by a new one, which is then frozen."""
+    holdouts = settings.bundle_folder / "holdouts"
+    folder = holdouts / data
+    if folder.is_dir():
+        record = holdout.load_record(folder)
+        divided = split(record.rule, None)
+        holdout.require_same(record, divided.sides, folder)
+        return record, divided
+    rule = choose()
+    with holdout.Writer(holdouts, data) as writer:
+        divided = split(rule, writer)
+        holdout.require_both_classes(divided.sides, uri)
+        return writer.freeze(rule, divided.sides), divided
 
 
 def _write_kept(kept: tuple[BottomK, BottomK], folder: Path) -> tuple[int, int]:

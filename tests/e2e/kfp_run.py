@@ -11,13 +11,13 @@ from pathlib import Path
 
 from kfp import local
 
-from pipelines.training import fraud_training
+from pipelines.training import training_pipeline
 
 
 def main(root: Path, parameters: str, output: Path) -> None:
     """Run once with the parameters, in an empty folder."""
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
-    fraud_training(**json.loads(parameters))
+    training_pipeline()(**json.loads(parameters))
     (folder,) = root.iterdir()
     found: dict[str, object] = {"tasks": sorted(path.name for path in folder.iterdir())}
     for path in folder.rglob("verdict.json"):

@@ -25,8 +25,10 @@ from detectors.api.transactions import TransactionsApi
 from detectors.store.database import Database as Log
 from detectors.store.labels import LabelStore
 from detectors.store.transactions import TransactionStore
+from fraudctl.__main__ import main
 from fraudkit.database import Database
 from fraudkit.settings import EventSettings, LabelSettings, LauncherSettings, load_settings
+from pipelines.data.synthesize import synthesize, write
 from pipelines.launcher.__main__ import backend_of
 from pipelines.launcher.app import LauncherApi
 from pipelines.launcher.asking import Asking
@@ -34,6 +36,7 @@ from pipelines.launcher.store import MIGRATIONS, RunStore
 from pipelines.launcher.worker import Loop, Worker, now
 from pipelines.local import run_pipeline
 from pipelines.provenance import Run
+from pipelines.steps.prepare import prepare
 from pipelines.training import COMPILED, compile_pipeline
 from serving.rollout.app import RolloutApi
 from serving.rollout.controller import Controller
@@ -64,6 +67,46 @@ def test_no_task_of_the_compiled_pipeline_caches_or_installs() -> None:
     assert "enableCache" not in text
     assert "pip install" not in text
     assert text.count("cachingOptions: {}") == 6
+
+
+def test_with_shards_another_file_is_written_and_the_checked_in_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = COMPILED.read_bytes()
+    monkeypatch.setenv("FRAUD__DATA__SHARDS", "5")
+    for options, code in (([], 2), (["-o", "five.yaml"], 0), (["-o", "one.yaml", "--shards", "1"], 0)):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["fraudctl", "compile", *options])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code or 0) == code
+    assert "the checked-in pipeline has one shard, not 5" in capsys.readouterr().err
+    assert COMPILED.read_bytes() == before == (tmp_path / "one.yaml").read_bytes()
+    five = (tmp_path / "five.yaml").read_text(encoding="utf-8")
+    assert "raw: '[0, 1, 2, 3, 4]'" in five
+    assert "enableCache" not in five
+    assert five.count("cachingOptions: {}") == 7
+
+
+def test_shards_on_kfp_leave_the_bytes_that_one_process_leaves(tmp_path: Path) -> None:
+    data = tmp_path / "data.parquet"
+    write(data, synthesize(70_000, 0, fraud_rate=0.01))
+    prepare(str(data), load_settings(state=tmp_path / "here"), tmp_path / "prepared")
+    command = [sys.executable, Path(__file__).parent / "kfp_prepare.py", "2", data, tmp_path / "kfp"]
+    there = os.environ | {"FRAUD_STATE": str(tmp_path / "there")}
+    done = subprocess.run(command, capture_output=True, text=True, env=there)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (run,) = (tmp_path / "kfp").iterdir()
+    assert len(list(run.glob("*/prepare-shard/part/shard.json"))) == 2
+    wanted = contents(tmp_path / "prepared")
+    assert {"prepared.json", "profile.html", "kept-fraud.npy"} < set(wanted)
+    assert contents(run / "merge-shards" / "prepared") == wanted
+    assert (run / "merge-shards" / "profile").read_bytes() == wanted["profile.html"]
+    assert contents(tmp_path / "there") == contents(tmp_path / "here") != {}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @dataclass

@@ -66,9 +66,13 @@ def connect() -> Iterator[Connect]:
     with ExitStack() as stack:
 
         def connect(
-            kfp: KfpStandIn, pipeline: Path = COMPILED, results: str | None = None, **settings: Any
+            kfp: KfpStandIn,
+            pipeline: Path = COMPILED,
+            results: str | None = None,
+            shards: int = 1,
+            **settings: Any,
         ) -> KfpBackend:
-            made = KfpBackend(KfpSettings(**{"url": kfp.url} | settings), pipeline, results)
+            made = KfpBackend(KfpSettings(**{"url": kfp.url} | settings), pipeline, results, shards)
             stack.callback(made.close)
             return made
 
@@ -205,6 +209,22 @@ def test_what_only_kubernetes_understands_goes_along(kfp: KfpStandIn, connect: C
     connect(kfp, path).start(ORDER)
     spec = yaml.safe_load(COMPILED.read_text())
     assert kfp.runs[0]["pipeline_spec"] == {"pipeline_spec": spec, "platform_spec": platform}
+
+
+def test_with_more_than_one_shard_the_pipeline_is_compiled_for_them(kfp: KfpStandIn, connect: Connect) -> None:
+    connect(kfp, shards=5).start(ORDER)
+    (run,) = kfp.runs
+    (loop,) = (
+        task for task in run["pipeline_spec"]["root"]["dag"]["tasks"].values() if "parameterIterator" in task
+    )
+    assert loop["parameterIterator"]["items"] == {"raw": "[0, 1, 2, 3, 4]"}
+    assert run["runtime_config"]["parameters"]["attempt"] == 1
+
+
+def test_shards_that_cannot_be_compiled_are_said(kfp: KfpStandIn, connect: Connect) -> None:
+    with pytest.raises(PermanentError, match=r"data.shards: the pipeline for 0 shards cannot be compiled: \w+"):
+        connect(kfp, shards=0).start(ORDER)
+    assert not kfp.runs
 
 
 # Once

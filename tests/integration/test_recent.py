@@ -31,11 +31,13 @@ from fraudkit.settings import LabelSettings, Settings, load_settings
 from pipelines.controller import Models
 from pipelines.data import recent
 from pipelines.data.recent import Span
+from pipelines.data.sources import Shard
 from pipelines.data.synthesize import Shift, synthesize, write
 from pipelines.local import Finished, run_pipeline
 from pipelines.outcome import result_of
 from pipelines.provenance import Run
 from pipelines.steps.conclude import Folders, reject
+from pipelines.steps.shards import merge, prepare_shard
 from pipelines.tracking import Tracking
 
 BASE_ROWS, LIVE_ROWS, ROWS_OF_REQUEST = 120_000, 24_000, 100
@@ -145,6 +147,17 @@ def test_what_was_learned_from_is_in_the_identity_of_the_data(renewed: Finished)
 def test_the_same_log_gives_the_same_version(renewed: Finished, world: World) -> None:
     again = run_pipeline(world.base, world.settings, Run(name="again", trigger="drift-y"), span=SPAN)
     assert again.evaluation.version == renewed.evaluation.version
+
+
+def test_shards_take_live_traffic_once_they_are_merged_and_give_what_one_pass_gives(
+    renewed: Finished, world: World, tmp_path: Path
+) -> None:
+    away = load_settings(state=tmp_path, detector={"url": "http://127.0.0.1:9"})
+    for i in range(2):
+        prepare_shard(world.base, Shard(i, 2), away, tmp_path / str(i))
+    found = merge(world.base, [tmp_path / "1", tmp_path / "0"], world.settings, tmp_path / "merged", SPAN)
+    assert found == renewed.evaluation.prepared
+    assert len(recent.reference_rows(tmp_path / "merged")) == LIVE_ROWS
 
 
 def test_what_matured_later_is_not_known(world: World, tmp_path: Path) -> None:

@@ -78,6 +78,20 @@ def test_shards_merged_in_any_order_are_one_pass_to_the_last_bit(
     assert facts(merged) == facts(scanned(blocks(columns, 300)))
 
 
+@pytest.mark.parametrize("shards", [1, 2, 16])
+def test_shards_that_were_saved_are_one_pass_to_the_last_bit(
+    columns: np.ndarray, shards: int, tmp_path: Path
+) -> None:
+    parts = list(blocks(columns, 500))
+    merged = Scan(0)
+    for i in range(shards):
+        (tmp_path / str(i)).mkdir()
+        scanned(parts[i::shards]).save(tmp_path / str(i))
+        merged.merge_saved(tmp_path / str(i))
+    assert facts(merged) == facts(scanned(blocks(columns, 500)))
+    assert merged.blocks == list(range(1, 5_001, 500))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(100, 5_000), st.integers(0, 99))
 def test_chunks_and_order_do_not_change_identity_sample_or_duplicates(
@@ -205,8 +219,11 @@ def test_beyond_its_exact_limit_the_counter_estimates_within_a_few_per_cent(exac
     assert counter.count() == pytest.approx(60_000, rel=0 if counter.share == 1.0 else 4 / np.sqrt(found))
 
 
+@pytest.mark.parametrize("saved", [False, True])
 @pytest.mark.parametrize("shards", [1, 2, 5])
-def test_beyond_its_exact_limit_shards_give_the_estimate_of_one_pass_in_the_same_memory(shards: int) -> None:
+def test_beyond_its_exact_limit_shards_give_the_estimate_of_one_pass_in_the_same_memory(
+    tmp_path: Path, shards: int, saved: bool
+) -> None:
     content = doubled(50_000, 10_000)
     one = DuplicateCounter(4_000)
     one.add(content)
@@ -215,7 +232,11 @@ def test_beyond_its_exact_limit_shards_give_the_estimate_of_one_pass_in_the_same
         shard = DuplicateCounter(4_000)
         for part in np.array_split(content[i::shards], 9):
             shard.add(part)
-        merged.merge(shard)
+        if saved:
+            shard.save(tmp_path / f"{i}.npz")
+            merged.merge_saved(tmp_path / f"{i}.npz")
+        else:
+            merged.merge(shard)
         assert merged._held <= 4_000
     assert (merged.count(), merged.share) == (one.count(), one.share)
 
