@@ -9,10 +9,10 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 SERVING ?=
 
-.PHONY: help env demo test check bench lock format clean
+.PHONY: help env demo test check chart-tools chart-check chart-docs bench lock format clean
 
 help: ## Show this help
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 env: $(STAMP) ## Make .venv from requirements.lock
 
@@ -37,7 +37,16 @@ check: $(STAMP) ## Everything CI asks for: format, lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) test
+	$(MAKE) chart-tools test
+
+chart-tools: $(STAMP)
+	@$(BIN)/python scripts/chart_tools.py >&2
+
+chart-check: chart-tools ## Check the Helm chart; installs helm and kubeconform where they are missing
+	@$(BIN)/pytest tests/chart $(ARGS)
+
+chart-docs: $(STAMP) ## Write the chart's schema and the table of its README from its values and the settings
+	@$(BIN)/python scripts/chart_docs.py
 
 bench: $(STAMP) ## Run the benchmarks beside what a user would pick instead (ARGS: of training, SERVING: of serving)
 	@$(BIN)/python -m benchmarks.training $(ARGS)

@@ -27,6 +27,7 @@ from detectors.store.log import RequestLog
 from detectors.store.transactions import TransactionStore
 from detectors.store.verdicts import VerdictStore
 from fraudkit import logs
+from fraudkit.database import migrate_within
 from fraudkit.errors import FraudError, InvalidInput, PermanentError
 from fraudkit.http import Server, config, listen
 from fraudkit.settings import MODEL_NAME, Settings, load_settings
@@ -47,7 +48,13 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(
             "--port", type=int, default=settings.detector.port, help="The port; 0 takes a free one."
         )
+        parser.add_argument(
+            "--migrate", type=float, metavar="SECONDS", help="Only bring the database to this version, and end."
+        )
         options = parser.parse_args(arguments)
+        if options.migrate is not None:
+            migrate_within(Database(settings.detector_database), options.migrate)
+            return 0
         update = {"host": options.host, "port": options.port}
         serve(settings.model_copy(update={"detector": settings.detector.model_copy(update=update)}))
     except FraudError as error:

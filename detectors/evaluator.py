@@ -50,6 +50,8 @@ class Loop:
         self._stopping = stopping
         self._database = Database(settings.detector_database)
         self._client = httpx.Client(timeout=settings.events.timeout_seconds)
+        self._alive = settings.state / "evaluator.alive"
+        self._alive.parent.mkdir(parents=True, exist_ok=True)
         self._failing = False
         self._considered = self._expired = float("-inf")
 
@@ -76,6 +78,7 @@ class Loop:
             retraining = Retraining(evaluator, labels, self._settings, self._client)
             self._well()
             while not self._stopping.is_set():
+                self._alive.touch()  # for Kubernetes, which cannot ask it
                 worked = evaluator.advance()
                 self._beside(retraining, worked)
                 self._well()
@@ -115,6 +118,7 @@ class Loop:
                 self._said(str(error))
             else:
                 return
+            self._alive.touch()
             self._stopping.wait(random.uniform(wait / 2, wait))  # noqa: S311
             wait = min(2 * wait, _LONGEST_WAIT)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from fraudkit.errors import InvalidInput
+from fraudkit.errors import InvalidInput, PermanentError
 
 log = structlog.get_logger()
 
@@ -95,6 +96,28 @@ class Database:
         with path.with_name(f"{path.name}.{name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def migrate_within(database: Database, seconds: float) -> None:
+    """Bring the schema to this version, and close; where the database stays away, who works with it does so later.
+
+    Raises:
+        PermanentError: It cannot be brought there.
+    """
+    end = time.monotonic() + seconds
+    try:
+        while True:
+            try:
+                return database.migrate()
+            except SQLAlchemyError as error:
+                if not is_temporary(error):
+                    raise PermanentError(f"the database cannot be migrated: {error}") from error
+                if time.monotonic() > end:
+                    log.warning("not migrated: the database is away", reason=str(error))
+                    return None
+            time.sleep(1.0)
+    finally:
+        database.close()
 
 
 def is_temporary(error: Exception) -> bool:

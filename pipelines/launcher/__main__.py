@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fraudkit import logs
 from fraudkit.api import MAX_BYTES, READ_SECONDS
-from fraudkit.database import Database
+from fraudkit.database import Database, migrate_within
 from fraudkit.errors import FraudError, InvalidInput, PermanentError
 from fraudkit.http import Server, config, listen
 from fraudkit.settings import Settings, load_settings
@@ -43,7 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(
             "--port", type=int, default=settings.launcher.port, help="The port; 0 takes a free one."
         )
+        parser.add_argument(
+            "--migrate", type=float, metavar="SECONDS", help="Only bring the database to this version, and end."
+        )
         options = parser.parse_args(arguments)
+        if options.migrate is not None:
+            migrate_within(_database(settings), options.migrate)
+            return 0
         serve(settings, options.host, options.port)
     except FraudError as error:
         print(f"launcher: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
@@ -59,7 +65,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         PermanentError: The address cannot be listened on.
     """
     own = settings.launcher
-    database = Database(settings.launcher_database, MIGRATIONS, "launcher.database")
+    database = _database(settings)
     store, failures = RunStore(database), threading.Event()
 
     def failed() -> None:
@@ -87,6 +93,10 @@ def serve(settings: Settings, host: str, port: int) -> None:
         raise PermanentError("the launcher has failed; its log says how")
 
 
+def _database(settings: Settings) -> Database:
+    return Database(settings.launcher_database, MIGRATIONS, "launcher.database")
+
+
 def _migrate(database: Database) -> None:
     """Make the tables before anybody asks; where the database is away, the loop makes them once it is there."""
     try:
@@ -100,7 +110,8 @@ def backend_of(settings: Settings) -> Backend:
     if settings.launcher.backend == "kfp":
         from pipelines.launcher.kfp import KfpBackend
 
-        return KfpBackend(settings.launcher.kfp, results=settings.launcher.results)
+        own = settings.launcher
+        return KfpBackend(own.kfp, results=own.results, shards=settings.data.shards)
     return LocalBackend(settings.state.absolute() / "runs")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -88,8 +89,12 @@ class ApiServer:
 
     def pods(self, selector: str, most: int) -> list[Json]:
         """The pods that a label selector takes, `most` of them at most."""
+        return self.listed(PODS, selector, most)
+
+    def listed(self, kind: Kind, selector: str, most: int) -> list[Json]:
+        """The objects that a label selector takes, `most` of them at most."""
         query = [("labelSelector", selector), ("limit", str(most))]
-        found: list[Json] = self._ask("GET", "list", PODS, query=query).get("items") or []
+        found: list[Json] = self._ask("GET", "list", kind, query=query).get("items") or []
         return found
 
     def create(self, kind: Kind, body: Json) -> Json:
@@ -99,6 +104,11 @@ class ApiServer:
     def patch(self, kind: Kind, name: str, body: Json) -> Json:
         """Merge `body` into an object; Conflict where `body` has a resourceVersion that is not the object's."""
         return self._ask("PATCH", "patch", kind, name, body)
+
+    def delete(self, kind: Kind, name: str) -> None:
+        """Delete an object, after all that belongs to it; one that is not there is as good."""
+        with suppress(NotThereError):
+            self._ask("DELETE", "delete", kind, name, {"propagationPolicy": "Foreground"})
 
     def close(self) -> None:
         """Let go of the connections."""
