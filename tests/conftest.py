@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import numpy as np
 import pytest
+import structlog
 
 from fraudkit.bundle import Bundle, Origin, seal
 from fraudkit.schema import INPUTS
@@ -118,3 +119,11 @@ def database(database_url: str) -> Iterator[Database]:
     made.migrate()
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """A test that runs a process's `main` leaves no log behind that writes elsewhere."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()

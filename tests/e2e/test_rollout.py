@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from detectors_running import Process, start
 
-from fraudkit.bundle import Bundle, Origin, seal
+from fraudkit.bundle import Bundle, Origin, load, seal
 from fraudkit.schema import INPUTS, FloatArray
 from fraudkit.scoring import Scorer
 
@@ -196,7 +196,9 @@ def test_people_pause_go_on_and_roll_back_with_their_names_on_record(world: Worl
 
 def test_other_thresholds_serve_and_are_watched_once_a_person_promotes_them(world: World) -> None:
     champion = httpx.get(f"{world.url}/v1/models").json()["champion"]
-    asked = {"review": 0.3, "block": 0.8, "by": "an analyst", "reason": "too many reviews"}
+    # Labels have no say: what is alerted stays the same, and more of it is blocked.
+    review = load(world.bundle.path.parent / champion).scorer.thresholds.review
+    asked = {"review": review, "block": 0.4, "by": "an analyst", "reason": "block more"}
     begun = httpx.post(f"{world.url}/v1/bundles/{champion}/thresholds", json=asked)
     assert begun.status_code == 201, begun.text
     key, child = begun.json()["key"], begun.json()["version"]
@@ -206,7 +208,7 @@ def test_other_thresholds_serve_and_are_watched_once_a_person_promotes_them(worl
     answer = httpx.post(f"{world.gateway.url}/v1/models/fraud:predict", json={"instances": rows.tolist()}).json()
     assert answer["model_version"] == child
     alerts = [one["alert"] for one in answer["predictions"]]
-    expected = np.digitize([one["probability"] for one in answer["predictions"]], (0.3, 0.8))
+    expected = np.digitize([one["probability"] for one in answer["predictions"]], (review, 0.4))
     assert alerts == [("normal", "review", "block")[i] for i in expected]
     assert {"normal", "review", "block"} == set(alerts)
     drift = f"{world.detector.url}/v1/models/fraud/drift"
