@@ -26,8 +26,11 @@ COLUMNS = (
     "after",
     "difference",
     "windows after",
+    "requests",
+    "failed",
+    "doubled",
+    "not as it must be",
 )
-COLUMNS += ("requests", "failed", "doubled", "not as it must be")
 
 
 def main() -> None:

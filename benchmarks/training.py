@@ -86,7 +86,8 @@ def measured(command: list[str]) -> dict[str, Any]:
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{' '.join(command)} failed")
-    return json.loads(output) | {"memory": usage.ru_maxrss / 1024}
+    printed: dict[str, Any] = json.loads(output)
+    return printed | {"memory": usage.ru_maxrss / 1024}
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class V2Response(BaseModel):
 
 def score(rows: FloatArray) -> FloatArray:
     """Probability [n] of each row."""
-    return 1 / (1 + np.exp(-(terms(rows) @ WEIGHTS + INTERCEPT)))
+    return np.asarray(1 / (1 + np.exp(-(terms(rows) @ WEIGHTS + INTERCEPT))))
 
 
 @app.get("/v2/health/ready")

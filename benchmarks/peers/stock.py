@@ -17,7 +17,7 @@ from kserve.utils.utils import generate_uuid
 from benchmarks.peers.terms import terms
 
 
-class Fraud(kserve.Model):
+class Fraud(kserve.Model):  # type: ignore[misc]  # KServe has no types
     """Probability and label of each row."""
 
     def __init__(self, name: str, path: str) -> None:
