@@ -37,22 +37,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--port", type=int, default=8080, help="Of the model; the parts' are settings.")
     parser.add_argument("--data", help="Transactions of a file instead of synthesized ones.")
     options = parser.parse_args()
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     as_it_must = 0
     for seed in range(options.first, options.first + options.seeds):
         with tempfile.TemporaryDirectory(prefix="fraud-story-") as folder:
-            told = tell(seed, options.data, Path(folder))
+            told = tell(seed, options.data, options.port, Path(folder))
         as_it_must += told is not None and not told.unmet
         print(f"| {seed} | {row(told) if told else 'failed'} |", flush=True)
     print(f"\n{as_it_must} of {options.seeds} as it must be")
 
 
-def tell(seed: int, data: str | None, folder: Path) -> DemoRecord | None:
+def tell(seed: int, data: str | None, port: int, folder: Path) -> DemoRecord | None:
     """One demo; None where it left no record."""
     record = folder / "out.json"
-    command = [sys.executable, "-m", "fraudctl", "demo", "--exit", "--json", str(record)]
+    command = [sys.executable, "-m", "fraudctl", "demo", "--exit", "--json", str(record), "--port", str(port)]
     command += ["--data", data] if data else []
     variables = os.environ | {"FRAUD_STATE": str(folder / "state"), "FRAUD__SAMPLING__SEED": str(seed)}
     done = subprocess.run(command, env=variables, capture_output=True, text=True)

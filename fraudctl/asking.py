@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import httpx
 
+from fraudkit.client import trust
 from fraudkit.errors import InvalidInput, PermanentError
 
 SECONDS: Final = 30.0
@@ -21,7 +22,7 @@ def ask(part: str, method: str, url: str, body: dict[str, Any] | None = None) ->
         PermanentError: It cannot be reached, or fails.
     """
     try:
-        answer = httpx.request(method, url, json=body, timeout=SECONDS)
+        answer = httpx.request(method, url, json=body, timeout=SECONDS, verify=trust())
     except httpx.HTTPError as error:
         where = f"the {part} at {url} cannot be reached: {error}"
         raise PermanentError(f"{where}; `fraudctl up` starts one") from error

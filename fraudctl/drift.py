@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from detectors.records import ChannelRecord, DriftRecord, HistoryRecord
+from fraudkit.client import trust
 from fraudkit.errors import PermanentError
 from fraudkit.settings import MODEL_NAME
 
@@ -102,7 +103,7 @@ def _time(moment: datetime) -> str:
 
 def _get(kind: type[_Record], url: str, parameters: dict[str, int]) -> _Record:
     try:
-        answer = httpx.get(url, params=parameters, timeout=30)
+        answer = httpx.get(url, params=parameters, timeout=30, verify=trust())
         answer.raise_for_status()
         return kind.model_validate_json(answer.content)
     except httpx.HTTPStatusError as error:

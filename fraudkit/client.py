@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
@@ -37,6 +39,12 @@ class Refused(PermanentError):
         self.said = said
 
 
+@functools.cache
+def trust() -> ssl.SSLContext:
+    """Whom HTTPS trusts; made once, because reading the certificates costs more than most requests."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 def get(url: str, parameters: Mapping[str, str] | None = None, seconds: float = SECONDS) -> bytes:
     """The content at a URL.
 
@@ -61,7 +69,9 @@ def send(
         Refused: The answer is a refusal, which is told.
     """
     try:
-        answer = httpx.request(method, url, json=body, params=parameters, timeout=seconds, trust_env=False)
+        answer = httpx.request(
+            method, url, json=body, params=parameters, timeout=seconds, trust_env=False, verify=trust()
+        )
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise PermanentError(f"{url!r} is no URL: {error}") from error
     except httpx.HTTPError as error:
