@@ -37,7 +37,9 @@ class Asking:
         """
         now = self._clock()
         as_of = trigger.as_of or datetime.fromtimestamp(now, UTC)
-        since = since_of(trigger, as_of, self._settings.recent_days)
+        answered = self._store.answered()
+        drifted = None if answered is None else datetime.fromtimestamp(answered, UTC)
+        since = since_of(trigger, as_of, self._settings.recent_days, drifted)
         data = trigger.data_uri or self._settings.data
         if data is None:
             raise InvalidInput("data_uri: is missing, and the setting launcher.data names no base data")

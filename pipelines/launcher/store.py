@@ -143,6 +143,12 @@ class RunStore:
             conditions += [RUNS.c.state == "run", RUNS.c.status == "ended"]
         return self._select(*conditions, limit=limit, order=RUNS.c.ended if ended else RUNS.c.asked)
 
+    def answered(self) -> float | None:
+        """When the drift began whose run's model was promoted last [s, UTC]: the world is as it is since then."""
+        conditions = RUNS.c.trigger == "drift", RUNS.c.outcome == "promoted"
+        found = self._select(*conditions, limit=1, order=RUNS.c.ended)
+        return found[0].since if found else None
+
     def begin(self, key: str, attempt: int, now: float) -> bool:
         """Note an attempt before it is made; False when somebody else did."""
         values = {"attempt": attempt, "status": "running", "handle": None, "reported": None}

@@ -138,8 +138,19 @@ def schedule_key(due: datetime) -> str:
     return f"schedule-{due.astimezone(UTC):%Y-%m}"
 
 
-def since_of(trigger: Trigger, as_of: datetime, recent_days: float) -> datetime | None:
-    """From when on logged transactions are learned from; a first model has none to learn from."""
+def since_of(
+    trigger: Trigger, as_of: datetime, recent_days: float, answered: datetime | None = None
+) -> datetime | None:
+    """From when on logged transactions are learned from; a first model has none to learn from.
+
+    Args:
+        trigger: What asks.
+        as_of: What matured later is not known.
+        recent_days: How far back a run goes that no drift asked for, …
+        answered: … but not beyond the last drift that was answered: what was before it is another world, and a
+            reference with rows of both would alarm.
+    """
     if trigger.kind is Kind.BOOTSTRAP:
         return None
-    return trigger.since or as_of - timedelta(days=recent_days)
+    back = as_of - timedelta(days=recent_days)
+    return trigger.since or (back if answered is None else max(back, answered))

@@ -159,6 +159,23 @@ def test_a_drift_starts_a_run_with_its_evidence_and_its_times(client: Client) ->
     }
 
 
+def test_a_run_that_no_drift_asked_for_learns_from_nothing_before_the_last_drift_that_was_answered(
+    client: Client, store: RunStore, clock: Clock
+) -> None:
+    ask(client, key="manual-before")
+    assert store.get("manual-before").since == clock() - 86_400 * SETTINGS.recent_days  # type: ignore[union-attr]
+    store.end("manual-before", Result(outcome="no_gain", reason="r", message="m"), clock())
+    for attempt, outcome in enumerate(("rejected", "promoted"), 1):
+        post_event(client, retrain(attempt))
+        store.end(retrain(attempt).key, Result(outcome=outcome, reason="r", message="m"), clock())
+        ask(client, key=f"manual-{outcome}")
+        store.end(f"manual-{outcome}", Result(outcome="no_gain", reason="r", message="m"), clock())
+    usual = clock() - 86_400 * SETTINGS.recent_days
+    assert START.timestamp() > usual
+    assert store.get("manual-rejected").since == usual  # type: ignore[union-attr]
+    assert store.get("manual-promoted").since == START.timestamp()  # type: ignore[union-attr]
+
+
 def test_other_events_inform_and_start_nothing(client: Client) -> None:
     drift = DriftDetected(
         model="fraud", version=VERSION, episode_start=START, verdict_id="v", channel="inputs", message="V4 moved"
