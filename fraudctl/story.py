@@ -352,7 +352,13 @@ def _weakened(champion: Bundle, scratch: Path) -> Bundle:
         shutil.copytree(champion.path, draft)
         (draft / bundle.SCORER).write_bytes(weak.to_json())
         told = champion.manifest.model_dump(include=set(Origin.model_fields))
-        origin = Origin(**told | {"run": "demo", "trigger": "manual-past-the-gate", "parent": champion.version})
+        own = {
+            "run": "demo",
+            "trigger": "manual-past-the-gate",
+            "by": who(),
+            "reason": "a weak model for the demo",
+        }
+        origin = Origin(**told | own | {"parent": champion.version})
         return bundle.seal(draft, champion.path.parent, origin)
 
 
