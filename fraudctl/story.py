@@ -198,24 +198,23 @@ class Story:
         return ended
 
     def monthly(self) -> RunRecord:
-        """The monthly schedule, with nothing new."""
-        self._title("The first of the month", "with nothing new")
+        """The monthly schedule: no drift, only the labels that came since."""
+        self._title("The first of the month", "no drift, only the labels that came since")
         due = datetime.now(UTC).isoformat()
         body = {"trigger": "schedule", "scheduled_time": due, "by": "schedule", "reason": "the monthly run"}
         answer = ask(LAUNCHER, "POST", f"{self._platform.launcher}/v1/runs", body)
         return self._followed(LaunchRecord.model_validate_json(answer).key, labels=False)
 
-    def labels(self, sent: Sent, run: RunRecord | None) -> RolloutRecord | None:
+    def labels(self, sent: Sent, run: RunRecord | None) -> None:
         """The outcomes of the last day come in; what they say of the promotion."""
         self._title("More labels", "those of the last day")
         self._say(f"{self._callers.report(sent):,} outcomes reported")
         if run is None or self._rollout(run.key) is None:
-            return None
+            return
         judged = frozenset({"confirmed", "reversed", "superseded"})
         rollout = self._until(lambda: self._rollout(run.key, judged), CALM) or self._rollout(run.key)
         if rollout:
             self._say(f"[bold]{rollout.status}[/] · {rollout.said[1]}: {escape(rollout.said[2])}")
-        return rollout
 
     def runs(self) -> tuple[RunRecord, ...]:
         """All runs that were asked for, oldest first."""
