@@ -112,6 +112,16 @@ def worlds() -> Iterator[World]:
     yield World(
         "repairs: recall +.30, alerts × 2", False, 300, won=DISAGREEMENT / 2 + 0.3, recall=0.5, alarms=0.01
     )
+    yield World(
+        "repairs: recall +.70, alerts × 6",
+        False,
+        300,
+        won=0.7,
+        lost=0.01,
+        recall=0.2,
+        alarms=0.006,
+        usual_alarms=0.001,
+    )
 
 
 @dataclass(frozen=True)

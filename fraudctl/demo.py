@@ -80,6 +80,7 @@ class Told:
     refused: RunRecord
     bad: RolloutRecord
     monthly: RunRecord
+    promotion: RolloutRecord | None
 
 
 def tell(
@@ -142,10 +143,10 @@ def _told(acts: Story, first: Bundle, settings: Settings) -> Told:
     champion = first
     if run and run.version and run.outcome == "promoted":
         champion = load(settings.bundle_folder / run.version)
-    after, compared, sent = acts.after(first, champion)
+    after, compared = acts.after(first, champion)
     refused, bad, monthly = acts.refused(), acts.past_the_gate(champion), acts.monthly()
-    acts.labels(sent, run)
-    return Told(clean, detection, after, compared, refused, bad, monthly)
+    promotion = acts.labels(run)
+    return Told(clean, detection, after, compared, refused, bad, monthly, promotion)
 
 
 def _record(
@@ -200,6 +201,7 @@ def _promises(
             ("it is better there", told.compared is not None and told.compared.difference.low > 0),
             ("the changed world is stable under it", _stable(told.after)),
             ("the monthly run has no gain", told.monthly.outcome == "no_gain"),
+            ("labels confirm the promotion", told.promotion is not None and told.promotion.status == "confirmed"),
         ]
     return promises
 

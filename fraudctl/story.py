@@ -105,6 +105,7 @@ class Story:
         began: float,
     ) -> None:
         self._began = began
+        self._held: list[Sent] = []
         self._platform = platform
         self._callers = callers
         self._settings = settings
@@ -142,7 +143,11 @@ class Story:
         return Detection(rows, str(verdict.level), channels, verdict.message), sent
 
     def retrain(self, drifted: Sent) -> RunRecord | None:
-        """Outcomes come in; the detector asks for a run; it and its roll-out are followed to their end."""
+        """Outcomes come in; the detector asks for a run; it and its roll-out are followed to their end.
+
+        No outcome comes back meanwhile, as in the field, where a canary has promoted long before the first
+        chargeback: the promotion is provisional until `labels`.
+        """
         self._title("Labels arrive", "and the detector decides on a run")
         self._say(f"{self._callers.report(drifted):,} outcomes reported")
         asked = self._until(lambda: next((run for run in self.runs() if run.key.startswith("drift-")), None), RATE)
@@ -152,14 +157,15 @@ class Story:
             return None
         self._say(f"the detector asks for [bold]{asked.key}[/]: {escape(asked.reason)}")
         self._deliver_again(asked)
-        return self._followed(asked.key)
+        return self._followed(asked.key, labels=False)
 
-    def after(self, before: Bundle, now: Bundle) -> tuple[Watched, Compared | None, Sent]:
+    def after(self, before: Bundle, now: Bundle) -> tuple[Watched, Compared | None]:
         """The changed world under the model that serves now, and what it is worth there."""
         self._title("After", f"{DAY_ROWS:,} more transactions of the changed world, served by {now.version}")
         watched, sent = self._watched(new=True)
+        self._held.append(sent)
         if before.version == now.version:
-            return watched, None, sent
+            return watched, None
         told = sent.transactions()
         labels = told.labels.astype(np.int64)
         one, other = (model.scorer.logits(told.rows) for model in (before, now))
@@ -172,7 +178,7 @@ class Story:
             f"AUPRC there: {compared.before} by {before.version}, [bold]{compared.after}[/] by {now.version}; "
             f"difference {compared.difference}"
         )
-        return watched, compared, sent
+        return watched, compared
 
     def refused(self) -> RunRecord:
         """A model that learned from shuffled labels meets the gate."""
@@ -198,23 +204,24 @@ class Story:
         return ended
 
     def monthly(self) -> RunRecord:
-        """The monthly schedule: no drift, only the labels that came since."""
-        self._title("The first of the month", "no drift, only the labels that came since")
+        """The monthly schedule: no drift, and hardly a label that the last run did not know."""
+        self._title("The first of the month", "no drift, and nothing new to learn from")
         due = datetime.now(UTC).isoformat()
         body = {"trigger": "schedule", "scheduled_time": due, "by": "schedule", "reason": "the monthly run"}
         answer = ask(LAUNCHER, "POST", f"{self._platform.launcher}/v1/runs", body)
         return self._followed(LaunchRecord.model_validate_json(answer).key, labels=False)
 
-    def labels(self, sent: Sent, run: RunRecord | None) -> None:
-        """The outcomes of the last day come in; what they say of the promotion."""
-        self._title("More labels", "those of the last day")
-        self._say(f"{self._callers.report(sent):,} outcomes reported")
+    def labels(self, run: RunRecord | None) -> RolloutRecord | None:
+        """The outcomes of all that was sent since the run come in; what they make of its promotion."""
+        self._title("More labels", "those of the time since the run")
+        self._say(f"{sum(self._callers.report(sent) for sent in self._held):,} outcomes reported")
         if run is None or self._rollout(run.key) is None:
-            return
+            return None
         judged = frozenset({"confirmed", "reversed", "superseded"})
         rollout = self._until(lambda: self._rollout(run.key, judged), CALM) or self._rollout(run.key)
         if rollout:
             self._say(f"[bold]{rollout.status}[/] · {rollout.said[1]}: {escape(rollout.said[2])}")
+        return rollout
 
     def runs(self) -> tuple[RunRecord, ...]:
         """All runs that were asked for, oldest first."""
@@ -315,7 +322,9 @@ class Story:
                 what.append(answer)
             return answer is not None or time.monotonic() > deadline
 
-        self._callers.flow(new=True, over=over, rate=rate, labels=labels)
+        sent = self._callers.flow(new=True, over=over, rate=rate, labels=labels)
+        if not labels:
+            self._held.append(sent)
         return what[0] if what else None
 
     def _windows(self, since: float) -> tuple[WindowRecord, ...]:

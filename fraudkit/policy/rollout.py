@@ -82,7 +82,9 @@ class RolloutRules(BaseModel):
         frauds: Fewest labelled frauds scored by both bundles that confirm a promotion.
         least_frauds: With fewer, recall is not judged.
         recall_fall: Fall of the recall that a confirmation has to exclude.
-        false_alarm_factor: False alarms matter beyond this times stable's.
+        false_alarm_factor: False alarms matter beyond this times stable's, and …
+        false_alarms_per_fraud: … beyond so many more for each fraud more that the canary surely catches: a model
+            that sees a new kind of fraud has more of them, and is worth it. At the default costs 20 pay for one.
         least_false_alarms: With fewer of the canary's they are not judged.
         confirm_seconds: How long a promotion may stay provisional.
         rejected: So many rejected challengers in a row stop the loop: a person is called.
@@ -109,6 +111,7 @@ class RolloutRules(BaseModel):
     least_frauds: Annotated[int, Field(ge=1)] = 30
     recall_fall: Annotated[float, Field(ge=0.01, le=0.5)] = 0.10
     false_alarm_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.5
+    false_alarms_per_fraud: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     least_false_alarms: Annotated[int, Field(ge=1)] = 20
     confirm_seconds: Seconds = 30 * _DAY
     rejected: Annotated[int, Field(ge=1)] = 3
@@ -207,6 +210,11 @@ class Labelled:
     def won(self) -> int:
         """Frauds that the canary alone caught."""
         return self.canary_caught - self.both_caught
+
+    @property
+    def surely_more(self) -> int:
+        """Frauds that the canary catches more, less two standard deviations of equal models' difference."""
+        return max(0, math.floor(self.won - self.lost - 2.0 * math.sqrt(self.won + self.lost)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,13 +448,15 @@ def _false_alarms_rose(labelled: Labelled, rules: RolloutRules) -> str | None:
     canary, stable, factor = labelled.canary_alerts, labelled.stable_alerts, rules.false_alarm_factor
     if canary < rules.least_false_alarms:
         return None
-    # What both alert counts on both sides, which can only lower the evidence.
-    found = evidence(canary, stable, factor / (1.0 + factor))
+    paid = math.floor(rules.false_alarms_per_fraud * labelled.surely_more)
+    # What both alert counts on both sides, and what is paid for on none, which can only lower the evidence.
+    found = evidence(max(canary - paid, 0), stable, factor / (1.0 + factor))
     if not _sure(found, rules.false_alarms_alpha):
         return None
+    worth = f", and {paid:,} for the {labelled.surely_more:,} frauds that it surely catches more" if paid else ""
     return (
         f"of {labelled.legitimate:,} legitimate transactions the canary alerted {canary:,} and stable {stable:,}; "
-        f"at most {factor:g} times as many are allowed; {_weight(found, rules.false_alarms_alpha)}"
+        f"at most {factor:g} times as many are allowed{worth}; {_weight(found, rules.false_alarms_alpha)}"
     )
 
 

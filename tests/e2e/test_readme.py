@@ -113,9 +113,7 @@ def test_make_demo_tells_the_whole_story_and_the_clients_lines_work_while_it_doe
         code = demo.wait(600)
     assert record.exists(), (folder / "server.log").read_text("utf-8")
     told = json.loads(record.read_text(encoding="utf-8"))
-    # The monthly run learns from the labels that came since, and now and then its model is surely better.
-    assert set(told["unmet"]) <= {"the monthly run has no gain"}, (folder / "server.log").read_text("utf-8")
-    assert (code == 0) == (told["unmet"] == [])
+    assert (code, told["unmet"]) == (0, []), (folder / "server.log").read_text("utf-8")
     assert told["requests"]["failed"] == 0
     assert told["requests"]["sent"] * 5 >= 20_000 * 3
     assert told["detection"]["verdict"] == "drift"
@@ -123,10 +121,8 @@ def test_make_demo_tells_the_whole_story_and_the_clients_lines_work_while_it_doe
     assert set(told["after"]["verdicts"]) <= {"warming_up", "stable"}
     drifted, shuffled, monthly = told["runs"]
     assert [run["key"].split("-")[0] for run in told["runs"]] == ["drift", "manual", "schedule"]
-    assert (drifted["outcome"], shuffled["outcome"]) == ("promoted", "rejected")
-    assert monthly["outcome"] in ("no_gain", "promoted", "rolled_back")
-    assert told["rollouts"][0]["outcome"] in ("confirmed", "superseded")
-    assert told["rollouts"][1]["outcome"] == "rolled_back"
+    assert [run["outcome"] for run in (drifted, shuffled, monthly)] == ["promoted", "rejected", "no_gain"]
+    assert [rollout["outcome"] for rollout in told["rollouts"]] == ["confirmed", "rolled_back"]
     assert [step["percent"] for step in told["rollouts"][0]["steps"]] == [10, 25, 50, 100]
     assert {trigger["runs"] for trigger in told["triggers"]} == {1}
 

@@ -151,6 +151,27 @@ def test_harm_is_rolled_back_before_the_bake_is_over(change: dict[str, Any], rea
     assert said in verdict.message
 
 
+def test_false_alarms_that_frauds_pay_for_are_no_harm() -> None:
+    """A champion that is blind to a new kind of fraud has few alarms: it must not return for that."""
+    seen = Labelled(300, 60, 270, 58, 25_690, 25, 164, 20)
+    assert decide(replace(GOOD, labelled=seen), RULES, NOW).outcome is Outcome.PASS
+    assert confirm(seen, BEGAN, RULES, NOW).reason == "confirmed"
+    flood = replace(seen, canary_alerts=3_000)
+    verdict = confirm(flood, BEGAN, RULES, NOW)
+    assert verdict.reason == "contradicted"
+    assert (
+        "2.5 times as many are allowed, and 1,800 for the 180 frauds that it surely catches more"
+        in verdict.message
+    )
+
+
+def test_a_chance_difference_of_frauds_pays_for_no_false_alarm() -> None:
+    by_chance = Labelled(300, 200, 206, 190, 20_000, 50, 250, 50)
+    verdict = decide(replace(GOOD, labelled=by_chance), RULES, NOW)
+    assert (by_chance.won, by_chance.lost, by_chance.surely_more) == (16, 10, 0)
+    assert verdict.reason == "false_alarms"
+
+
 WAITS: list[tuple[str, dict[str, Any], float, str, str]] = [
     ("not ready", {"ready": False, "problem": "image"}, NOW, "not_ready", "the canary is not ready: image"),
     ("readiness unknown", {"ready": None}, NOW, "not_ready", "the canary does not say whether it is ready"),
