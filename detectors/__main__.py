@@ -27,6 +27,7 @@ from detectors.store.log import RequestLog
 from detectors.store.transactions import TransactionStore
 from detectors.store.verdicts import VerdictStore
 from fraudkit import logs
+from fraudkit.bundle_store import BundleStore
 from fraudkit.database import migrate_within
 from fraudkit.errors import FraudError, InvalidInput, PermanentError
 from fraudkit.http import Server, config, listen
@@ -77,9 +78,10 @@ def serve(settings: Settings) -> None:
     verdicts = VerdictStore(database)
     REGISTRY.register(IntakeMetrics(intake))
     REGISTRY.register(DriftMetrics(verdicts, detector))
-    drift = DriftApi(verdicts, detector, settings.drift, settings.bundle_folder)
+    bundles = BundleStore.of(settings)
+    drift = DriftApi(verdicts, detector, settings.drift, bundles)
     transactions = TransactionStore(database, settings.labels)
-    others = TransactionsApi(transactions, LabelStore(database), settings.bundle_folder)
+    others = TransactionsApi(transactions, LabelStore(database), bundles)
     app = Detector(intake, detector, [*drift.routes(), *others.routes(), *openapi.routes()])
     listener = listen(detector.host, detector.port)
     server = Server(config(app, 2 * detector.max_bytes, 5), detector.read_seconds)

@@ -29,7 +29,7 @@ from detectors.store.log import Binding
 from detectors.store.windows import Change, WindowStore
 from detectors.watch import Seen, State, Watch, WindowFacts
 from detectors.windows import Window, WindowRule, cut
-from fraudkit.bundle import load
+from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import BundleError
 from fraudkit.settings import Settings
 
@@ -238,7 +238,7 @@ class Evaluator:
         """The channels of a model, and the labels of its holdout, from its bundle."""
         from detectors.holdout import holdout_labels
 
-        bundle = load(self._settings.bundle_folder / version)
+        bundle = BundleStore.of(self._settings).load(version)
         if bundle.version != version:
             raise BundleError(f"{bundle.path} holds version {bundle.version}, not {version}")
         reference = Reference.of(bundle)

@@ -39,7 +39,7 @@ from fraudctl.runs import find_bundle, synthesized, train_here
 from fraudctl.story import Compared, Detection, Story, Watched
 from fraudctl.traffic import Callers, Resampled, Synthesized
 from fraudctl.up import stay
-from fraudkit.bundle import Bundle, load
+from fraudkit.bundle import Bundle
 from fraudkit.errors import InvalidInput, PermanentError
 from fraudkit.processes import READY_SECONDS
 from fraudkit.settings import MODEL_NAME, Settings, load_settings
@@ -142,7 +142,7 @@ def _told(acts: Story, first: Bundle, settings: Settings) -> Told:
     run = acts.retrain(drifted)
     champion = first
     if run and run.version and run.outcome == "promoted":
-        champion = load(settings.bundle_folder / run.version)
+        champion = find_bundle(run.version, settings)
     after, compared = acts.after(first, champion)
     refused, bad, monthly = acts.refused(), acts.past_the_gate(champion), acts.monthly()
     promotion = acts.labels(run)

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fraudkit.errors import InvalidInput
+from fraudkit.bundle_store import BundleStore
+from fraudkit.errors import InvalidInput, TemporaryError
 from fraudkit.settings import Settings, load_settings
 
 PACKAGES: Final = {
@@ -110,10 +111,15 @@ def _machine(settings: Settings) -> Iterator[Finding]:
         yield Finding("state folder", State.NOTE, f"{folder}: only {free / 1024**3:.1f} GiB free")
     else:
         yield Finding("state folder", State.OK, f"{folder}, {free / 1024**3:,.0f} GiB free")
-    bundles = sorted(path.parent.name for path in settings.bundle_folder.glob("*/manifest.json"))
+    store = BundleStore.of(settings)
+    try:
+        bundles = store.versions()
+    except TemporaryError as error:
+        yield Finding("models", State.NOTE, str(error))
+        bundles = None
     if bundles:
-        yield Finding("models", State.OK, f"{len(bundles)} in {settings.bundle_folder}")
-    else:
+        yield Finding("models", State.OK, f"{len(bundles)} in {store}")
+    elif bundles is not None:
         yield Finding("models", State.NOTE, "none yet: fraudctl train makes one, fraudctl up does so by itself")
     for name, port in (("gateway", settings.gateway.port), ("detector", settings.detector.port)):
         if _free(port):

@@ -15,6 +15,7 @@ from fraudctl import launch, rollout
 from fraudctl.asking import ask
 from fraudctl.runs import find_bundle
 from fraudkit.bundle import REFERENCE, Bundle, Learned, Manifest
+from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import FraudError, InvalidInput
 from fraudkit.settings import Settings
 
@@ -143,7 +144,7 @@ def find(version: str | None, settings: Settings) -> Bundle:
         InvalidInput: There is no such version, or no model yet.
     """
     served = None if version else _Parts(settings).champion()
-    if served and (settings.bundle_folder / served).is_dir():
+    if served and BundleStore.of(settings).has(served):
         version = served
     return find_bundle(version, settings)
 
@@ -197,7 +198,7 @@ def show(told: StoryRecord, console: Console) -> None:
 def _lineage(bundle: Bundle, settings: Settings) -> list[Bundle]:
     """A bundle, its parent, the parent's parent, and so on, as far as they are here."""
     line = [bundle]
-    while (parent := line[-1].manifest.parent) and (settings.bundle_folder / parent).is_dir():
+    while (parent := line[-1].manifest.parent) and BundleStore.of(settings).has(parent):
         if any(one.version == parent for one in line):  # sealed again after it was deleted, as a child of its own
             break
         line.append(find_bundle(parent, settings))

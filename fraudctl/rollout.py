@@ -51,6 +51,7 @@ class RolloutRecord(_Record):
     reason: str
     asked: float
     status: str
+    settled: bool
     steps: tuple[StepRecord, ...]
     hands: tuple[HandRecord, ...]
     said: tuple[str, str, str]

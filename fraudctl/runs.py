@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from fraudctl.progress import StepProgress
-from fraudkit.bundle import Bundle, load
+from fraudkit.bundle import Bundle
+from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import InvalidInput
 from fraudkit.settings import Settings
 from pipelines.data.synthesize import synthesize, write
@@ -41,10 +42,10 @@ def find_bundle(version: str | None, settings: Settings) -> Bundle:
     named = version or (None if untouched else Tracking(settings).champion())
     if named is None:
         raise InvalidInput(f"there is no model in {settings.state} yet; `fraudctl train` makes one")
-    folder = settings.bundle_folder / named
-    if not VERSION.fullmatch(named) or not folder.is_dir():
-        raise InvalidInput(f"there is no version {named} in {settings.bundle_folder}")
-    return load(folder)
+    store = BundleStore.of(settings)
+    if not VERSION.fullmatch(named) or not store.has(named):
+        raise InvalidInput(f"there is no version {named} in {store}")
+    return store.load(named)
 
 
 def synthesized_path(settings: Settings) -> Path:

@@ -198,7 +198,8 @@ class Story:
         key = "manual-past-the-gate"
         begin(self._platform.controller, weak.version, key, who(), "the demo: a weak model")
         told: list[str] = []
-        ended = self._until(lambda: self._rolled_out(key, told), RATE)
+        self._until(lambda: self._taking_traffic(key), CALM, labels=False)
+        ended = self._until(lambda: self._rolled_out(key, told), RATE)  # labels: no more than it takes
         if ended is None:
             raise PermanentError(f"the roll-out {key} did not end within {WAIT_SECONDS:g} s")
         return ended
@@ -289,6 +290,11 @@ class Story:
         """A roll-out, once it has one of these statuses."""
         found = next((one for one in rollouts(self._platform.controller) if one.key == key), None)
         return found if found and (statuses is None or found.status in statuses) else None
+
+    def _taking_traffic(self, key: str) -> RolloutRecord | None:
+        """A roll-out, once its canary takes traffic, or it has ended."""
+        rollout = self._rollout(key)
+        return rollout if rollout and (rollout.settled or rollout.status in _DONE) else None
 
     def _rolled_out(self, key: str, told: list[str]) -> RolloutRecord | None:
         """Say what is new of a roll-out; the roll-out once it has ended."""

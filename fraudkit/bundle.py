@@ -19,7 +19,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -139,22 +139,14 @@ def child_of(parent: Bundle) -> Iterator[Path]:
         yield draft
 
 
-def seal_child(
-    draft: Path,
-    parent: Bundle,
-    bundles: Path,
-    *,
-    what: str,
-    by: str,
-    reason: str,
-    run: tuple[str, str] | None = None,
-) -> Bundle:
-    """Seal a draft that was changed; its card says what it has of its own, its manifest who asked for it and why.
+def child_origin(
+    draft: Path, parent: Bundle, *, what: str, by: str, reason: str, run: tuple[str, str] | None = None
+) -> Origin:
+    """Say in the card of a changed draft what it has of its own; its origin, for its manifest.
 
     Args:
         draft: The draft.
         parent: Whose child it is.
-        bundles: Where bundles are.
         what: What it has of its own, and what of it the parent's metrics do not tell.
         by: Who makes it.
         reason: Why.
@@ -167,7 +159,7 @@ def seal_child(
     if run:
         own |= {"run": run[0], "trigger": run[1]}
     inherited = parent.manifest.model_dump(include=set(Origin.model_fields))
-    return seal(draft, bundles, Origin.model_validate(inherited | own))
+    return Origin.model_validate(inherited | own)
 
 
 def version_of(directory: Path) -> str:
@@ -175,10 +167,26 @@ def version_of(directory: Path) -> str:
     return _version({name: _sha256(path) for name, path in _files(directory).items() if _versioned(name)})
 
 
-def seal(draft: Path, bundles: Path, origin: Origin) -> Bundle:
+def move(source: Path, target: Path) -> None:
+    """Give a finished folder its place; one that is there already stays."""
+    try:
+        source.rename(target)
+    except OSError:
+        # Somebody else made the same content first; who reads it decides whether it is sound.
+        if not target.is_dir():
+            raise
+
+
+def seal(draft: Path, bundles: Path, origin: Origin, publish: Callable[[Path, Path], None] = move) -> Bundle:
     """Copy the files of `draft` to `{bundles}/{version}` with a manifest; all of it appears at once.
 
     The same content sealed again is the bundle that is there already, whatever its origin.
+
+    Args:
+        draft: The files.
+        bundles: The folder.
+        origin: Where they came from.
+        publish: Gives the finished folder its place.
 
     Raises:
         BundleError: The draft lacks a file, or the bundle that is there is damaged.
@@ -199,7 +207,7 @@ def seal(draft: Path, bundles: Path, origin: Origin) -> Bundle:
         content = manifest.model_dump_json(indent=1).encode() + b"\n"
         (copy / MANIFEST).write_bytes(content.replace(manifest.sha256.encode(), _own_sha256(content).encode()))
         _sync(copy)
-        _move(copy, target)
+        publish(copy, target)
     return load(target)
 
 
@@ -277,15 +285,6 @@ def _sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _move(source: Path, target: Path) -> None:
-    try:
-        source.rename(target)
-    except OSError:
-        # Another run sealed the same content first; `load` decides whether it is sound.
-        if not target.is_dir():
-            raise
 
 
 def _sync(directory: Path) -> None:

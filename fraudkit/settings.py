@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -27,7 +27,9 @@ from fraudkit.policy.retrain import RetrainThresholds
 from fraudkit.policy.rollout import RolloutRules
 
 MODEL_NAME = "fraud"
+_STORES = ("s3", "abfs", "abfss")
 Share = Annotated[float, Field(gt=0, lt=1)]
+Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|k|[MGTPE]|[KMGTPE]i)?$")]
 
 
 class _Section(BaseModel):
@@ -223,6 +225,60 @@ class LabelSettings(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
+class Quantities(_Section):
+    """CPU and memory, in Kubernetes' notation."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    cpu: Quantity | None = None
+    memory: Quantity | None = None
+
+
+class PodResources(_Section):
+    """What a pod is promised, and what it may take at most."""
+
+    requests: Quantities = Quantities()
+    limits: Quantities = Quantities()
+
+
+class Toleration(_Section):
+    """A taint that a pod bears; named as Kubernetes names it."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    tolerationSeconds: int | None = None  # noqa: N815
+
+
+class TaskPodSettings(_Section):
+    """The pods of tasks on Kubeflow Pipelines; what is not set is left to KFP.
+
+    Attributes:
+        config_map: ConfigMap of their namespace with environment variables, …
+        variables: … those of its keys that become one.
+        secret: Secret of their namespace with the keys of the bundles' store; an identity needs none.
+        labels: Labels, say of a cloud's identities.
+        pull_secrets: Secrets of their namespace that the image is pulled with.
+        pull_policy: When the image is pulled.
+        user: Numeric user and group.
+        node_selector: Labels of the nodes that they may run on.
+        tolerations: Taints of nodes that they bear.
+        resources: CPU and memory.
+    """
+
+    config_map: str | None = None
+    variables: tuple[str, ...] = ()
+    secret: str | None = None
+    labels: dict[str, str] = {}
+    pull_secrets: tuple[str, ...] = ()
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    user: Annotated[int, Field(ge=1)] | None = None
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+    resources: PodResources = PodResources()
+
+
 class KfpSettings(_Section):
     """Kubeflow Pipelines, where runs are started there.
 
@@ -234,6 +290,7 @@ class KfpSettings(_Section):
         service_account: What the tasks run as; KFP's default one when not set.
         image: The image that the tasks run in; the compiled pipeline's when not set.
         settings: Settings of the tasks that differ from the defaults, as JSON.
+        pods: The pods that the tasks run in.
         timeout_seconds: How long a request may take.
     """
 
@@ -244,6 +301,7 @@ class KfpSettings(_Section):
     service_account: str | None = None
     image: str | None = None
     settings: str = "{}"
+    pods: TaskPodSettings = TaskPodSettings()
     timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
 
 
@@ -354,7 +412,7 @@ class Settings(BaseSettings):
     )
 
     state: Path = Field(Path(".fraud"), validation_alias=AliasChoices("state", "FRAUD_STATE", "FRAUD__STATE"))
-    bundles: Path | None = None
+    bundles: Annotated[str, Field(min_length=1)] | None = None
     data: DataSettings = DataSettings()
     sampling: SamplingSettings = SamplingSettings()
     training: TrainingSettings = TrainingSettings()
@@ -371,10 +429,28 @@ class Settings(BaseSettings):
     launcher: LauncherSettings = LauncherSettings()
     rollout: RolloutSettings = RolloutSettings()
 
+    @field_validator("bundles", mode="before")
+    @classmethod
+    def _place(cls, value: object) -> object:
+        if isinstance(value, Path):
+            return str(value)
+        scheme, separator, _ = value.partition("://") if isinstance(value, str) else ("", "", "")
+        if separator and scheme not in _STORES:
+            raise ValueError(f"{scheme}:// is no store of bundles; a folder, {':// or '.join(_STORES)}:// is")
+        if scheme == "s3" and "@" in str(value):
+            raise ValueError("keys do not belong in a URI; AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY are for them")
+        return value
+
+    @property
+    def bundle_uri(self) -> str | None:
+        """The prefix that bundles and frozen holdouts are kept at; None where that is `bundle_folder`."""
+        return self.bundles.rstrip("/") if self.bundles and "://" in self.bundles else None
+
     @property
     def bundle_folder(self) -> Path:
-        """Where bundles and frozen holdouts live."""
-        return (self.bundles or self.state / "bundles").absolute()
+        """Where bundles and frozen holdouts, or copies of those at `bundle_uri`, are."""
+        own = self.bundles if self.bundles and not self.bundle_uri else self.state / "bundles"
+        return Path(own).absolute()
 
     @property
     def tracking_uri(self) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from fraudkit import bundle
+from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.settings import MODEL_NAME, Settings
 from pipelines.controller import CHALLENGER, CHAMPION, ENDS, Models
@@ -211,12 +211,13 @@ class Tracking:
 
     def _find(self, version: str, known: dict[str, ModelVersion]) -> ModelVersion | None:
         """A registered version; a child of one, which no run registers, is registered now."""
-        folder = self._settings.bundle_folder / version
-        if version not in known and folder.is_dir():
-            parent = known.get(bundle.load(folder).manifest.parent or "")
+        store = BundleStore.of(self._settings)
+        if version not in known and store.has(version):
+            child = store.load(version)
+            parent = known.get(child.manifest.parent or "")
             if parent is not None:
                 run, path = str(parent.run_id), f"children/{version}"
-                self._client.log_artifacts(run, str(folder), path)
+                self._client.log_artifacts(run, str(child.path), path)
                 source = f"{self._client.get_run(run).info.artifact_uri}/{path}"
                 tags = {VERSION_TAG: version, PARENT_TAG: parent.tags[VERSION_TAG]}
                 known[version] = self._client.create_model_version(MODEL_NAME, source, run, tags=tags)

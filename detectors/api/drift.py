@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from starlette.exceptions import HTTPException
@@ -19,8 +18,8 @@ from detectors.records import DriftRecord, HistogramRecord, Status, TraceRecord,
 from detectors.reference import COLUMNS, Reference
 from detectors.store.verdicts import Kept, Now, Span, VerdictStore
 from fraudkit.api import answer, limit, only, printable, seconds
-from fraudkit.bundle import load
-from fraudkit.errors import BundleError
+from fraudkit.bundle_store import BundleStore
+from fraudkit.errors import FraudError
 from fraudkit.policy.drift import DriftRules
 from fraudkit.settings import MODEL_NAME, DetectorSettings
 
@@ -33,14 +32,14 @@ class DriftApi:
         store: What the evaluator wrote.
         settings: The width of buckets, and when a verdict is stale.
         rules: The thresholds of traces.
-        bundles: Folder of the models, for what is expected.
+        bundles: Where the models are, for what is expected.
         clock: The time [s, UTC].
     """
 
     store: VerdictStore
     settings: DetectorSettings
     rules: DriftRules
-    bundles: Path
+    bundles: BundleStore
     clock: Callable[[], float] = time.time
 
     def routes(self) -> list[Route]:
@@ -85,20 +84,17 @@ class DriftApi:
         )
 
 
-def histograms_of(bundles: Path, version: str) -> tuple[Histograms, Reference] | None:
-    """What a version makes one expect; None where its bundle is not there."""
-    folder = bundles / version
-    if not folder.is_dir():
-        return None
+def histograms_of(bundles: BundleStore, version: str) -> tuple[Histograms, Reference] | None:
+    """What a version makes one expect; None where its bundle is not to be had."""
     try:
-        return _loaded(folder)
-    except BundleError:
+        return _loaded(bundles, version)
+    except FraudError:
         return None
 
 
 @lru_cache(maxsize=2)
-def _loaded(folder: Path) -> tuple[Histograms, Reference]:
-    reference = Reference.of(load(folder))
+def _loaded(bundles: BundleStore, version: str) -> tuple[Histograms, Reference]:
+    reference = Reference.of(bundles.load(version))
     return Histograms(reference), reference
 
 

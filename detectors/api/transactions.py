@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -26,8 +25,8 @@ from detectors.labels import Label, Mistake, TooManyLabels, read_csv, read_json
 from detectors.store.labels import LabelStore
 from detectors.store.transactions import Block, Place, Transaction, TransactionStore, Wanted
 from fraudkit.api import document, limit, only, printable, seconds
-from fraudkit.bundle import load
-from fraudkit.errors import BundleError, InvalidInput
+from fraudkit.bundle_store import BundleStore
+from fraudkit.errors import FraudError, InvalidInput
 from fraudkit.events import rfc3339
 from fraudkit.schema import INPUTS, FloatArray
 from fraudkit.scoring import ALERTS, Scorer
@@ -52,13 +51,13 @@ class TransactionsApi:
     Attributes:
         store: Transactions.
         labels: Outcomes.
-        bundles: Folder of the models, for reasons.
+        bundles: Where the models are, for reasons.
         clock: The time [s, UTC].
     """
 
     store: TransactionStore
     labels: LabelStore
-    bundles: Path
+    bundles: BundleStore
     clock: Callable[[], float] = time.time
 
     def routes(self) -> list[Route]:
@@ -198,20 +197,19 @@ def rfc3339_of(moment: float) -> str:
     return rfc3339(datetime.fromtimestamp(moment, UTC))
 
 
-def scorer_of(bundles: Path, version: str) -> Scorer | None:
-    """The scorer of a version, which an answer names and may be any text; None where there is no such bundle."""
-    folder = bundles / version
-    if not _VERSION.fullmatch(version) or not folder.is_dir():
+def scorer_of(bundles: BundleStore, version: str) -> Scorer | None:
+    """The scorer of a version, which an answer names and may be any text; None where it is not to be had."""
+    if not _VERSION.fullmatch(version):
         return None
     try:
-        return _loaded(folder)
-    except BundleError:
+        return _loaded(bundles, version)
+    except FraudError:
         return None
 
 
 @lru_cache(maxsize=16)
-def _loaded(folder: Path) -> Scorer:
-    return load(folder).scorer
+def _loaded(bundles: BundleStore, version: str) -> Scorer:
+    return bundles.load(version).scorer
 
 
 def _share(count: int, of: int) -> dict[str, float] | None:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fraudkit.bundle import move
 from fraudkit.errors import BundleError, InvalidInput
 from fraudkit.schema import FloatArray
 from pipelines.data.rowhash import Hashes, below, keyed
@@ -157,11 +158,12 @@ def choose(outline: Callable[[], Iterable[FloatArray]], share: float, key: int) 
 class Writer:
     """Writes a holdout beside its final place; `freeze` gives it its name."""
 
-    def __init__(self, holdouts: Path, data: str) -> None:
+    def __init__(self, holdouts: Path, data: str, publish: Callable[[Path, Path], None] = move) -> None:
         self._made = [folder for folder in (holdouts, *holdouts.parents) if not folder.exists()]
         holdouts.mkdir(parents=True, exist_ok=True)
         self._folder = tempfile.TemporaryDirectory(prefix=f".{data[:12]}-", dir=holdouts)
         self._target = holdouts / data
+        self._publish = publish
         self._data = data
         self._path = Path(self._folder.name) / data / ROWS
         self._path.parent.mkdir()
@@ -194,11 +196,7 @@ class Writer:
             sha256=_sha256(self._path),
         )
         (self._path.parent / RECORD).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        try:
-            self._path.parent.rename(self._target)
-        except OSError:
-            if not self._target.is_dir():
-                raise
+        self._publish(self._path.parent, self._target)
         return load_record(self._target)
 
 

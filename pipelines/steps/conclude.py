@@ -14,6 +14,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from fraudkit import bundle
+from fraudkit.bundle_store import BundleStore
 from fraudkit.settings import Settings
 from pipelines.data import recent
 from pipelines.evaluation.report import CARD, PLOTS, REPORT
@@ -115,7 +116,8 @@ def _renewed_champion(run: Run, folders: Folders, settings: Settings) -> bundle.
     drifted = run.trigger.startswith(f"{Kind.DRIFT}-") and live is not None and live.reference
     if verdict["reason"] != _NO_GAIN or champion is None or not drifted:
         return None
-    parent = bundle.load(settings.bundle_folder / champion)
+    store = BundleStore.of(settings)
+    parent = store.load(champion)
     with bundle.child_of(parent) as draft:
         shutil.rmtree(draft / bundle.REFERENCE)
         rows = recent.reference_rows(folders.prepared)
@@ -123,15 +125,15 @@ def _renewed_champion(run: Run, folders: Folders, settings: Settings) -> bundle.
         if bundle.version_of(draft) == champion:
             return None
         what = f"its reference is {len(rows):,} transactions of live traffic. Scorer and metrics are the parent's."
-        return bundle.seal_child(
+        origin = bundle.child_origin(
             draft,
             parent,
-            settings.bundle_folder,
             what=what,
             by="the pipeline",
             reason=verdict["message"],
             run=(run.name, run.trigger),
         )
+        return store.seal(draft, origin)
 
 
 def _offer(version: str | None) -> str:
@@ -173,7 +175,7 @@ def _seal(run: Run, folders: Folders, settings: Settings) -> bundle.Bundle:
         for folder, names in ((folders.candidate, _FROM_CANDIDATE), (folders.evaluation, _FROM_EVALUATION)):
             for name in names:
                 shutil.copyfile(folder / name, draft / name)
-        return bundle.seal(draft, settings.bundle_folder, origin)
+        return BundleStore.of(settings).seal(draft, origin)
 
 
 def _log(

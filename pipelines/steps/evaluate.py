@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fraudkit import bundle
+from fraudkit.bundle_store import HOLDOUTS, BundleStore
+from fraudkit.errors import BundleError
 from fraudkit.estimate import Estimate
 from fraudkit.policy.gate import GateFacts, RecentFacts, decide
 from fraudkit.schema import FloatArray
@@ -61,13 +63,13 @@ def evaluate(
     scorer = Scorer.from_json((candidate / bundle.SCORER).read_bytes())
     champion = registry.champion()
     first = registry.first_of(prepared.data) or champion
-    models = {"challenger": scorer}
+    models, store = {"challenger": scorer}, BundleStore.of(settings)
     models |= {
-        name: bundle.load(settings.bundle_folder / version).scorer
-        for name, version in (("champion", champion), ("first", first))
-        if version
+        name: store.load(version).scorer for name, version in (("champion", champion), ("first", first)) if version
     }
-    folder = settings.bundle_folder / "holdouts" / prepared.data
+    folder = store.find(f"{HOLDOUTS}/{prepared.data}", holdout.RECORD)
+    if folder is None:
+        raise BundleError(f"the holdout that was frozen for these data is not at {store} any more")
     scored = _score(folder, models, training.variants, candidate / "model.skops", training.added)
     live = _recently(models, recent.held_rows(prepared_folder), settings) if prepared.recent else None
     version = bundle.version_of(candidate)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
 
+from fraudkit.bundle_store import HOLDOUTS, BundleStore
 from fraudkit.schema import FloatArray
 from fraudkit.settings import Settings
 from pipelines.data import holdout, recent
@@ -195,15 +197,16 @@ def _freeze(
     split: Callable[[holdout.Rule, Sink | None], Divided],
 ) -> tuple[holdout.Record, Divided]:
     """Split by the rule that is frozen with this data set, else by a new one, which is then frozen."""
-    holdouts = settings.bundle_folder / "holdouts"
-    folder = holdouts / data
-    if folder.is_dir():
+    store = BundleStore.of(settings)
+    folder = store.find(f"{HOLDOUTS}/{data}", holdout.RECORD)
+    if folder:
         record = holdout.load_record(folder)
         divided = split(record.rule, None)
         holdout.require_same(record, divided.sides, folder)
         return record, divided
     rule = choose()
-    with holdout.Writer(holdouts, data) as writer:
+    publish = partial(store.publish, last=holdout.RECORD)
+    with holdout.Writer(store.folder / HOLDOUTS, data, publish) as writer:
         divided = split(rule, writer)
         holdout.require_both_classes(divided.sides, uri)
         return writer.freeze(rule, divided.sides), divided

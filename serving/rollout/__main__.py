@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY
 
 from fraudkit import logs
 from fraudkit.api import MAX_BYTES, READ_SECONDS
+from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import FraudError, InvalidInput, PermanentError
 from fraudkit.http import Server, config, listen
 from fraudkit.settings import Settings, load_settings
@@ -64,14 +65,15 @@ def serve(settings: Settings, host: str, port: int) -> None:
         failures.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    store, target, template = _places(settings)
-    evidence = Evidence(settings.bundle_folder, settings.detector.url, own.rules.skew_tolerance)
+    bundles = BundleStore.of(settings)
+    store, target, template = _places(settings, bundles)
+    evidence = Evidence(bundles, settings.detector.url, own.rules.skew_tolerance)
     controller = Controller(
         store, target, evidence, own.rules, settings.events, own.label_seconds, time.time, template
     )
     loop = Loop(controller, own.poll_seconds, failed)
     listener = listen(host, port)
-    server = Server(config(RolloutApi(controller, settings.bundle_folder).app(), 2 * MAX_BYTES, 5), READ_SECONDS)
+    server = Server(config(RolloutApi(controller, bundles).app(), 2 * MAX_BYTES, 5), READ_SECONDS)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
     at, number = listener.getsockname()[:2]
@@ -92,12 +94,12 @@ def serve(settings: Settings, host: str, port: int) -> None:
         raise PermanentError("the controller has failed; its log says how")
 
 
-def _places(settings: Settings) -> tuple[Store, Target, Callable[[], str] | None]:
+def _places(settings: Settings, bundles: BundleStore) -> tuple[Store, Target, Callable[[], str] | None]:
     """Where the state is kept, where models serve, and what reads the template of their service."""
     own = settings.rollout
     if own.target == "local":
         store = FileStore(settings.state / "rollout.json")
-        return store, LocalTarget(settings.bundle_folder, own.gateway, settings.state / "servers"), None
+        return store, LocalTarget(bundles, own.gateway, settings.state / "servers"), None
     from serving.rollout.apiserver import ApiServer, connect
     from serving.rollout.configmap import ConfigMapStore
     from serving.rollout.targets.kserve import KserveTarget

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
 import structlog
@@ -16,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fraudkit.api import Api, body_of, document, only, parsed
+from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import BundleError, FraudError, InvalidInput
 from fraudkit.events import Version
 from serving.rollout.bundles import AcceptRequest, Children, ThresholdsRequest
@@ -55,10 +55,10 @@ class RolloutApi:
 
     Args:
         controller: Who is asked.
-        bundles: Folder of the bundles.
+        bundles: The store of bundles.
     """
 
-    def __init__(self, controller: Controller, bundles: Path) -> None:
+    def __init__(self, controller: Controller, bundles: BundleStore) -> None:
         self._controller = controller
         self._children = Children(controller, bundles)
 

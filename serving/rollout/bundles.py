@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from fraudkit import bundle
+from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import BundleError, InvalidInput
 from fraudkit.events import Text
 from fraudkit.scoring import Scorer, Thresholds
@@ -43,10 +43,10 @@ class Children:
 
     Args:
         controller: Who rolls out.
-        bundles: Folder of the bundles.
+        bundles: The store of bundles.
     """
 
-    def __init__(self, controller: Controller, bundles: Path) -> None:
+    def __init__(self, controller: Controller, bundles: BundleStore) -> None:
         self._controller = controller
         self._bundles = bundles
 
@@ -72,7 +72,8 @@ class Children:
                 f"{before.block:g}). What depends on them there and in metrics.json (precision, recall, alerts, "
                 "costs) is that of the parent's thresholds; holdout.parquet has the scores to tell it of these."
             )
-            child = bundle.seal_child(draft, parent, self._bundles, what=what, by=asked.by, reason=asked.reason)
+            origin = bundle.child_origin(draft, parent, what=what, by=asked.by, reason=asked.reason)
+            child = self._bundles.seal(draft, origin)
         return True, self._begin(child.version, key, asked)
 
     def reference(self, version: str, asked: AcceptRequest) -> tuple[bool, Rollout]:
@@ -99,10 +100,9 @@ class Children:
         return True, self._begin(version, key, asked)
 
     def _bundle(self, version: str) -> bundle.Bundle:
-        folder = self._bundles / version
-        if not _VERSION.fullmatch(version) or not folder.is_dir():
+        if not _VERSION.fullmatch(version) or not self._bundles.has(version):
             raise HTTPException(404, f"there is no bundle {version!r}")
-        return bundle.load(folder)
+        return self._bundles.load(version)
 
     def _known(self, key: str) -> Rollout | None:
         """The roll-out that was begun under a key; nothing is made while another one goes on."""

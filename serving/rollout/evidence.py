@@ -6,16 +6,15 @@ import io
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
-from fraudkit import bundle
+from fraudkit.bundle_store import BundleStore
 from fraudkit.client import get
-from fraudkit.errors import FraudError, PermanentError, TemporaryError
+from fraudkit.errors import FraudError, PermanentError
 from fraudkit.policy.rollout import Labelled
 from fraudkit.schema import INPUTS, FloatArray
 from fraudkit.scoring import Scorer
@@ -36,12 +35,12 @@ class Evidence:
     """Gathers it.
 
     Args:
-        bundles: Folder of the bundles.
+        bundles: The store of bundles.
         detector: URL of the detector.
         tolerance: Largest difference of probability between a live score and an offline one.
     """
 
-    def __init__(self, bundles: Path, detector: str, tolerance: float) -> None:
+    def __init__(self, bundles: BundleStore, detector: str, tolerance: float) -> None:
         self._bundles = bundles
         self._detector = detector.rstrip("/")
         self._tolerance = tolerance
@@ -51,14 +50,14 @@ class Evidence:
 
         Raises:
             BundleError: It is not there, or damaged.
-            TemporaryError: No bundle is there: the volume is away.
+            TemporaryError: The store is away.
         """
-        self._there()
-        return _scorer(self._bundles / version)
+        self._bundles.reach()
+        return _scorer(self._bundles, version)
 
     def reach(self) -> None:
         """Raise FraudError unless bundles and detector are there."""
-        self._there()
+        self._bundles.reach()
         get(f"{self._detector}/health", seconds=SCRAPE_SECONDS)
 
     def compared(self, counts: Counts, version: str, since: float, now: float) -> Counts:
@@ -96,10 +95,6 @@ class Evidence:
             canary_alerts=int((other & ~frauds).sum()),
             both_alerts=int((one & other & ~frauds).sum()),
         )
-
-    def _there(self) -> None:
-        if not self._bundles.is_dir():
-            raise TemporaryError(f"the folder of the bundles, {self._bundles}, is not there")
 
     def _alerts(self, version: str, rows: FloatArray) -> NDArray[np.bool_]:
         scorer = self.scorer(version)
@@ -179,5 +174,5 @@ def _time(moment: float) -> str:
 
 
 @lru_cache(maxsize=8)
-def _scorer(folder: Path) -> Scorer:
-    return bundle.load(folder).scorer
+def _scorer(bundles: BundleStore, version: str) -> Scorer:
+    return bundles.load(version).scorer

@@ -26,6 +26,7 @@ from detectors.store.database import Database as Log
 from detectors.store.labels import LabelStore
 from detectors.store.transactions import TransactionStore
 from fraudctl.__main__ import main
+from fraudkit.bundle_store import BundleStore
 from fraudkit.database import Database
 from fraudkit.settings import EventSettings, LabelSettings, LauncherSettings, load_settings
 from pipelines.data.synthesize import synthesize, write
@@ -180,8 +181,11 @@ def cluster(folder: Path, state: Path, data: Path) -> Iterator[Cluster]:
 @contextmanager
 def rollouts(folder: Path, bundles: Path) -> Iterator[str]:
     """The URL of a controller without a model, where traffic is soon wherever it is wanted."""
-    store, target = FileStore(folder / "rollout.json"), LocalTarget(bundles, NOBODY, folder / "servers")
-    evidence = Evidence(bundles, NOBODY, RULES.skew_tolerance)
+    store, target = (
+        FileStore(folder / "rollout.json"),
+        LocalTarget(BundleStore(bundles), NOBODY, folder / "servers"),
+    )
+    evidence = Evidence(BundleStore(bundles), NOBODY, RULES.skew_tolerance)
     controller = Controller(store, target, evidence, RULES, EventSettings(), 30.0, time.time)
     controller.load()
     over = threading.Event()
@@ -194,7 +198,7 @@ def rollouts(folder: Path, bundles: Path) -> Iterator[str]:
     thread = threading.Thread(target=flow)
     thread.start()
     try:
-        with served(RolloutApi(controller, bundles).app()) as url:
+        with served(RolloutApi(controller, BundleStore(bundles)).app()) as url:
             yield url
     finally:
         over.set()
@@ -208,7 +212,7 @@ def empty_log(folder: Path) -> Starlette:
     database = Log(f"sqlite:///{folder / 'detector.db'}")
     database.migrate()
     store = TransactionStore(database, LabelSettings())
-    return Starlette(routes=TransactionsApi(store, LabelStore(database), Path("none")).routes())
+    return Starlette(routes=TransactionsApi(store, LabelStore(database), BundleStore(Path("none"))).routes())
 
 
 @pytest.mark.slow

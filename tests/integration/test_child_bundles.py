@@ -13,7 +13,8 @@ import pytest
 from asgi import Client
 from controllers import arrive, controller_of
 
-from fraudkit.bundle import CARD, REFERENCE, SCORER, Bundle, child_of, load, seal_child
+from fraudkit.bundle import CARD, REFERENCE, SCORER, Bundle, child_of, child_origin, load, seal
+from fraudkit.bundle_store import BundleStore
 from fraudkit.scoring import Thresholds
 from serving.rollout.app import RolloutApi
 from serving.rollout.controller import Controller
@@ -54,22 +55,15 @@ def world(bundle: Bundle, tmp_path: Path) -> Iterator[World]:
     bundles = tmp_path / "bundles"
     champion = load(Path(shutil.copytree(bundle.path, bundles / bundle.version)))
     with controller_of(champion, tmp_path) as controller:
-        yield World(champion, controller, Client(RolloutApi(controller, bundles).app()))
+        yield World(champion, controller, Client(RolloutApi(controller, BundleStore(bundles)).app()))
 
 
 def offered(world: World, run: str = "drift-x-1") -> Bundle:
     """A child of the champion with another reference, as a run seals one."""
     with child_of(world.champion) as draft:
         (draft / REFERENCE / "rows.parquet").write_text(f"rows of {run}\n")
-        return seal_child(
-            draft,
-            world.champion,
-            world.bundles,
-            what="new rows.",
-            by="the pipeline",
-            reason="no gain",
-            run=(run, run),
-        )
+        told = {"what": "new rows.", "by": "the pipeline", "reason": "no gain"}
+        return seal(draft, world.bundles, child_origin(draft, world.champion, **told, run=(run, run)))
 
 
 def test_other_thresholds_are_a_child_with_the_same_weights_that_is_rolled_out(world: World) -> None:
@@ -174,7 +168,8 @@ def test_only_the_champion_with_another_reference_is_accepted(world: World) -> N
     with child_of(load(world.bundles / child["version"])) as draft:
         (draft / REFERENCE / "rows.parquet").write_text("other rows\n")
         parent = load(world.bundles / child["version"])
-        grandchild = seal_child(draft, parent, world.bundles, what="new rows.", by="a test", reason="to see")
+        origin = child_origin(draft, parent, what="new rows.", by="a test", reason="to see")
+        grandchild = seal(draft, world.bundles, origin)
     late = world.accept(grandchild.version)
     assert late.status_code == 400
     assert late.json()["error"].endswith(

@@ -25,6 +25,7 @@ from detectors.store.retention import expire
 from detectors.store.transactions import TransactionStore
 from detectors.store.verdicts import VerdictStore
 from fraudkit.bundle import Bundle
+from fraudkit.bundle_store import BundleStore
 from fraudkit.schema import INPUTS
 from fraudkit.settings import LabelSettings, Settings
 
@@ -39,12 +40,10 @@ def watched(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def client_of(database: Database, configured: Settings, now: float = NOW) -> Client:
     log = RequestLog(database, configured.detector.bucket_seconds, "replica")
-    drift = DriftApi(
-        VerdictStore(database), configured.detector, configured.drift, configured.bundle_folder, lambda: now
-    )
-    transactions = TransactionsApi(
-        TransactionStore(database, configured.labels), LabelStore(database), configured.bundle_folder, lambda: now
-    )
+    bundles = BundleStore.of(configured)
+    drift = DriftApi(VerdictStore(database), configured.detector, configured.drift, bundles, lambda: now)
+    store = TransactionStore(database, configured.labels)
+    transactions = TransactionsApi(store, LabelStore(database), bundles, lambda: now)
     intake = Intake("replica", log, "fraud", configured.detector)
     return Client(App(intake, configured.detector, [*drift.routes(), *transactions.routes()]))
 

@@ -21,7 +21,7 @@ import yaml
 from kfp_stand_in import KfpStandIn, running
 
 from fraudkit.errors import FraudError, PermanentError, TemporaryError
-from fraudkit.settings import KfpSettings
+from fraudkit.settings import KfpSettings, TaskPodSettings
 from pipelines.launcher.backends import Backend, Order, Phase, Progress
 from pipelines.launcher.kfp import COMPILED, LONGEST_NAME, KfpBackend, run_name
 
@@ -35,6 +35,24 @@ ORDER = Order(
 TOKEN = ".".join(
     base64.urlsafe_b64encode(part.encode()).decode().rstrip("=")
     for part in ('{"alg":"RS256"}', '{"sub":"system:serviceaccount:fraud:launcher"}', "signature of a test")
+)
+
+PODS = TaskPodSettings.model_validate(
+    {
+        "config_map": "fraud-settings",
+        "variables": ["AWS_REGION", "HOME"],
+        "secret": "fraud-bundles",
+        "labels": {"azure.workload.identity/use": "true", "team": "fraud"},
+        "pull_secrets": ["registry", "mirror"],
+        "pull_policy": "IfNotPresent",
+        "user": 10001,
+        "node_selector": {"pool": "fraud"},
+        "tolerations": [
+            {"key": "spot", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60},
+            {"key": "pool", "operator": "Equal", "value": "fraud", "effect": "NoSchedule"},
+        ],
+        "resources": {"requests": {"cpu": "20m", "memory": "384Mi"}, "limits": {"cpu": 2, "memory": "2Gi"}},
+    }
 )
 
 Connect = Callable[..., KfpBackend]
@@ -209,6 +227,135 @@ def test_what_only_kubernetes_understands_goes_along(kfp: KfpStandIn, connect: C
     connect(kfp, path).start(ORDER)
     spec = yaml.safe_load(COMPILED.read_text())
     assert kfp.runs[0]["pipeline_spec"] == {"pipeline_spec": spec, "platform_spec": platform}
+
+
+def test_each_task_runs_in_a_pod_as_the_settings_say(kfp: KfpStandIn, connect: Connect) -> None:
+    connect(kfp, pods=PODS).start(ORDER)
+    (run,) = kfp.runs
+    spec = yaml.safe_load(COMPILED.read_text())
+    for executor in spec["deploymentSpec"]["executors"].values():
+        executor["container"]["resources"] = {
+            "resourceCpuRequest": "20m",
+            "resourceMemoryRequest": "384Mi",
+            "resourceCpuLimit": "2",
+            "resourceMemoryLimit": "2Gi",
+        }
+    config = {
+        "configMapAsEnv": [
+            {
+                "configMapName": "fraud-settings",
+                "configMapNameParameter": {"runtimeValue": {"constant": "fraud-settings"}},
+                "keyToEnv": [
+                    {"configMapKey": "AWS_REGION", "envVar": "AWS_REGION"},
+                    {"configMapKey": "HOME", "envVar": "HOME"},
+                ],
+                "optional": True,
+            }
+        ],
+        "secretAsEnv": [
+            {
+                "secretName": "fraud-bundles",
+                "secretNameParameter": {"runtimeValue": {"constant": "fraud-bundles"}},
+                "keyToEnv": [
+                    {"secretKey": "AWS_ACCESS_KEY_ID", "envVar": "AWS_ACCESS_KEY_ID"},
+                    {"secretKey": "AWS_SECRET_ACCESS_KEY", "envVar": "AWS_SECRET_ACCESS_KEY"},
+                ],
+                "optional": True,
+            }
+        ],
+        "podMetadata": {"labels": {"azure.workload.identity/use": "true", "team": "fraud"}},
+        "imagePullSecret": [
+            {"secretName": name, "secretNameParameter": {"runtimeValue": {"constant": name}}}
+            for name in ("registry", "mirror")
+        ],
+        "imagePullPolicy": "IfNotPresent",
+        "securityContext": {"runAsUser": 10001, "runAsGroup": 10001, "runAsNonRoot": True},
+        "nodeSelector": {"labels": {"pool": "fraud"}},
+        "tolerations": [
+            {"key": "spot", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60},
+            {"key": "pool", "operator": "Equal", "value": "fraud", "effect": "NoSchedule"},
+        ],
+    }
+    names = ("prepare", "train", "evaluate", "register", "roll-out", "reject")
+    executors = {f"exec-{name}": config for name in names}
+    platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
+    assert run["pipeline_spec"] == {"pipeline_spec": spec, "platform_spec": platform}
+
+
+@pytest.mark.filterwarnings("ignore:This client only works with Kubeflow Pipeline v2:FutureWarning")
+@pytest.mark.parametrize("shards", [1, 4])
+def test_kfps_own_libraries_place_every_task_in_the_same_pod(
+    kfp: KfpStandIn, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    from google.protobuf import json_format
+    from kfp.client import Client
+    from kfp.dsl import PipelineTask
+    from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
+
+    from pipelines import training
+
+    inside = training.inside
+
+    def dressed(task: PipelineTask, image: object) -> PipelineTask:
+        return by_kfp_kubernetes(inside(task, image))
+
+    monkeypatch.setattr(training, "inside", dressed)
+    package = tmp_path / "theirs.yaml"
+    training.compile_pipeline(package, shards)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    connect(kfp, pods=PODS, shards=shards).start(ORDER)
+    arguments = kfp.runs[0]["runtime_config"]["parameters"]
+    Client(host=kfp.url).create_run_from_pipeline_package(str(package), arguments=arguments)
+
+    def placed(run: dict[str, Any]) -> dict[str, Any]:
+        found = {}
+        containers = run["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
+        kubernetes = run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
+        for name, config in kubernetes["deploymentSpec"]["executors"].items():
+            resources = containers.pop(name)["container"]["resources"]
+            # Beside these there are KFP's older fields, in numbers.
+            told = {key: value for key, value in resources.items() if key.startswith("resource")}
+            found[name] = json_format.ParseDict(config, KubernetesExecutorConfig()), told
+        assert not containers, "of these Kubernetes is told nothing"
+        return found
+
+    ours, theirs = (placed(run) for run in kfp.runs)
+    assert ours == theirs
+    assert len(ours) == (6 if shards == 1 else 7)
+
+
+def by_kfp_kubernetes(task: Any) -> Any:
+    """A task with what `PODS` says, by KFP's own libraries."""
+    from kfp import kubernetes as k8s
+
+    k8s.use_config_map_as_env(task, "fraud-settings", {"AWS_REGION": "AWS_REGION", "HOME": "HOME"}, optional=True)
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    k8s.use_secret_as_env(task, "fraud-bundles", {key: key for key in keys}, optional=True)
+    for label, value in PODS.labels.items():
+        k8s.add_pod_label(task, label, value)
+    k8s.set_image_pull_secrets(task, ["registry", "mirror"])
+    k8s.set_image_pull_policy(task, "IfNotPresent")
+    k8s.set_security_context(task, run_as_user=10001, run_as_group=10001, run_as_non_root=True)
+    k8s.add_node_selector(task, "pool", "fraud")
+    k8s.add_toleration(task, key="spot", operator="Exists", effect="NoExecute", toleration_seconds=60)
+    k8s.add_toleration(task, key="pool", operator="Equal", value="fraud", effect="NoSchedule")
+    task.set_cpu_request("20m").set_cpu_limit("2")
+    return task.set_memory_request("384Mi").set_memory_limit("2Gi")
+
+
+def test_what_the_compiled_pipeline_asks_of_kubernetes_stays_unless_the_settings_say_otherwise(
+    kfp: KfpStandIn, connect: Connect, tmp_path: Path
+) -> None:
+    own = {"activeDeadlineSeconds": "60", "imagePullPolicy": "Never"}
+    deadline = {"pipelineConfig": {"activeDeadlineSeconds": 60}}
+    kubernetes = deadline | {"deploymentSpec": {"executors": {"exec-train": own}}}
+    path = compiled(tmp_path, lambda _: None, {"platforms": {"kubernetes": kubernetes}})
+    connect(kfp, path, pods={"pull_policy": "Always"}).start(ORDER)
+    told = kfp.runs[0]["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
+    assert told["pipelineConfig"] == deadline["pipelineConfig"]
+    executors = told["deploymentSpec"]["executors"]
+    assert executors.pop("exec-train") == {"activeDeadlineSeconds": "60", "imagePullPolicy": "Always"}
+    assert list(executors.values()) == [{"imagePullPolicy": "Always"}] * 5
 
 
 def test_with_more_than_one_shard_the_pipeline_is_compiled_for_them(kfp: KfpStandIn, connect: Connect) -> None:

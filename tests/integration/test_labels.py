@@ -23,6 +23,7 @@ from detectors.store.database import Database
 from detectors.store.labels import LabelStore
 from detectors.store.log import Entry, RequestLog
 from detectors.store.transactions import Place, TransactionStore, Wanted
+from fraudkit.bundle_store import BundleStore
 from fraudkit.settings import DetectorSettings, LabelSettings
 
 DAY = 86_400.0
@@ -32,7 +33,7 @@ VERSION = "0123456789ab"
 
 def client_of(database: Database, now: float = NOW) -> Client:
     store = TransactionStore(database, LabelSettings(review_share=1.0))
-    api = TransactionsApi(store, LabelStore(database), Path("no bundles"), lambda: now)
+    api = TransactionsApi(store, LabelStore(database), BundleStore(Path("no bundles")), lambda: now)
     intake = Intake("replica", RequestLog(database, 60.0, "replica"), "fraud", DetectorSettings())
     return Client(Detector(intake, DetectorSettings(), api.routes()))
 

@@ -24,6 +24,7 @@ import pytest
 from predictors import PREDICT, ROW, Server
 
 from fraudkit.bundle import Bundle, Origin, seal
+from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.scoring import Scorer
 from serving.rollout.targets import Observed, Side, Wanted
@@ -35,6 +36,7 @@ CONTROLLER = """
 import json, signal, sys, time
 from pathlib import Path
 from fraudkit import logs
+from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import TemporaryError
 from serving.rollout.targets import Wanted
 from serving.rollout.targets.local import LocalTarget
@@ -42,7 +44,7 @@ from serving.rollout.targets.local import LocalTarget
 logs.configure()
 bundles, gateway, state, wanted = sys.argv[1:]
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-target, mark = LocalTarget(Path(bundles), gateway, Path(state), 0.5), ""
+target, mark = LocalTarget(BundleStore(Path(bundles)), gateway, Path(state), 0.5), ""
 said = False
 try:
     while True:
@@ -158,7 +160,7 @@ def folder(bundle: Bundle) -> Path:
 def steps(predictor: Server, folder: Path, tmp_path: Path) -> Iterator[Steps]:
     """A target behind whose gateway somebody serves already."""
     with gateway(predictor.url, tmp_path / "gateway.log") as (_, url):
-        target = LocalTarget(folder, url, tmp_path / "state", DRAIN)
+        target = LocalTarget(BundleStore(folder), url, tmp_path / "state", DRAIN)
         yield Steps(target, url)
         target.stop_all()
         target.close()
@@ -295,7 +297,7 @@ def test_a_gateway_that_is_away_is_said_and_told_again_when_it_is_back(
 ) -> None:
     wanted = Wanted(bundle.version, other.version, 50)
     with gateway(NOBODY, tmp_path / "first.log") as (_, url):
-        target = LocalTarget(folder, url, tmp_path / "state", DRAIN)
+        target = LocalTarget(BundleStore(folder), url, tmp_path / "state", DRAIN)
         steps = Steps(target, url)
         steps.settle(wanted)
     with pytest.raises(TemporaryError, match=f"the gateway at {url} did not answer"):
@@ -310,7 +312,7 @@ def test_a_gateway_that_is_away_is_said_and_told_again_when_it_is_back(
 
 def test_a_gateway_that_refuses_or_is_none_is_said(predictor: Server, folder: Path, tmp_path: Path) -> None:
     for url, said in ((predictor.url, "answers 404"), ("nonsense", "'nonsense' is no URL of a gateway")):
-        target = LocalTarget(folder, url, tmp_path / "state")
+        target = LocalTarget(BundleStore(folder), url, tmp_path / "state")
         with pytest.raises(PermanentError, match=said):
             target.observe(Wanted("0" * 12), "")
         target.close()
@@ -323,7 +325,7 @@ def test_a_damaged_bundle_is_never_served_and_why_is_said(
     shutil.copytree(bundle.path, bundles / bundle.version)
     shutil.copytree(other.path, bundles / other.version)
     (bundles / other.version / "card.md").write_text("changed")
-    target = LocalTarget(bundles, steps.url, tmp_path / "damaged", DRAIN)
+    target = LocalTarget(BundleStore(bundles), steps.url, tmp_path / "damaged", DRAIN)
     steps = Steps(target, steps.url)
     wanted = Wanted(bundle.version, other.version, 10)
     with load(steps.url):
@@ -353,7 +355,7 @@ def test_a_port_that_is_taken_meanwhile_is_changed(
 def test_a_record_that_cannot_be_read_is_said(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "servers.json").write_text("{")
     with pytest.raises(PermanentError, match=r"servers\.json cannot be read; end the predictors"):
-        LocalTarget(folder, NOBODY, tmp_path)
+        LocalTarget(BundleStore(folder), NOBODY, tmp_path)
 
 
 def test_a_server_that_cannot_be_put_on_record_does_not_begin(
@@ -361,7 +363,7 @@ def test_a_server_that_cannot_be_put_on_record_does_not_begin(
 ) -> None:
     state = tmp_path / "full"
     (state / "servers.unfinished").mkdir(parents=True)
-    target = LocalTarget(folder, steps.url, state)
+    target = LocalTarget(BundleStore(folder), steps.url, state)
     with pytest.raises(TemporaryError, match=r"servers\.json cannot be written"):
         target.apply(Wanted(bundle.version), "")
     target.close()
@@ -374,7 +376,7 @@ def test_a_process_that_only_has_the_pid_of_a_server_is_left_alone(
 ) -> None:
     server = {"version": bundle.version, "port": 9, "pid": os.getpid(), "born": "before"}
     (tmp_path / "servers.json").write_text(json.dumps({"servers": [server]}))
-    target = LocalTarget(folder, NOBODY, tmp_path)
+    target = LocalTarget(BundleStore(folder), NOBODY, tmp_path)
     target.stop_all()
     target.close()
     assert pids(tmp_path) == {}

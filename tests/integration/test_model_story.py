@@ -19,6 +19,7 @@ from rich.console import Console
 from fraudctl.__main__ import main
 from fraudctl.model import StoryRecord, show, story
 from fraudkit.bundle import REFERENCE, SCORER, Bundle, Gate, Learned, Origin, child_of, load, seal, seal_child
+from fraudkit.bundle_store import BundleStore
 from fraudkit.database import Database
 from fraudkit.events import CONTENT_TYPE, RetrainRequested, encode
 from fraudkit.scoring import Thresholds
@@ -63,7 +64,7 @@ def world(first: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
     with ExitStack() as stack:
         launcher = stack.enter_context(launcher_of(folder))
         controller = stack.enter_context(controller_of(first, folder))
-        url = stack.enter_context(served(RolloutApi(controller, bundles).app()))
+        url = stack.enter_context(served(RolloutApi(controller, BundleStore(bundles)).app()))
         child = promoted(url, controller, first)
         sections = {"launcher": {"url": launcher}, "rollout": {"url": url}}
         variables = {"FRAUD_STATE": str(folder), "FRAUD__BUNDLES": str(bundles)}

@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse
 
 from fraudkit import client
 from fraudkit.bundle import Bundle
+from fraudkit.bundle_store import BundleStore
 from fraudkit.database import Database
 from fraudkit.errors import InvalidInput, PermanentError, TemporaryError
 from fraudkit.settings import LauncherSettings, Settings, load_settings
@@ -55,7 +56,7 @@ def challenger(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bund
 @pytest.fixture
 def world(bundle: Bundle, tmp_path: Path) -> Iterator[World]:
     with controller_of(bundle, tmp_path) as controller:
-        outage = Outage(RolloutApi(controller, bundle.path.parent).app())
+        outage = Outage(RolloutApi(controller, BundleStore(bundle.path.parent)).app())
         with served(outage) as url:
             yield World(controller, outage, load_settings(state=tmp_path, rollout={"url": f"{url}/"}))
 

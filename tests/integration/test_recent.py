@@ -24,6 +24,7 @@ from detectors.store.labels import LabelStore
 from detectors.store.log import RequestLog
 from detectors.store.transactions import TransactionStore
 from fraudkit.bundle import load
+from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.http import listen
 from fraudkit.schema import FloatArray
@@ -59,7 +60,9 @@ def table_of(batches: Iterator[pa.RecordBatch]) -> FloatArray:
 
 @contextmanager
 def detector_of(database: Database) -> Iterator[str]:
-    api = TransactionsApi(TransactionStore(database, LabelSettings()), LabelStore(database), Path("none"))
+    api = TransactionsApi(
+        TransactionStore(database, LabelSettings()), LabelStore(database), BundleStore(Path("none"))
+    )
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(Starlette(routes=api.routes()), log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from outages import Outage
 
 from fraudkit.bundle import Bundle, Origin, child_of, seal
+from fraudkit.bundle_store import BundleStore
 from fraudkit.database import Database
 from fraudkit.errors import InvalidInput, TemporaryError
 from fraudkit.events import CONTENT_TYPE, ModelPromoted, encode
@@ -176,7 +177,7 @@ def test_what_the_controller_did_reaches_mlflow_though_it_was_away_and_the_launc
     with ExitStack() as stack:
         stack.callback(database.close)
         controller = stack.enter_context(controller_of(bundle, tmp_path))
-        outage = Outage(RolloutApi(controller, bundle.path.parent).app())
+        outage = Outage(RolloutApi(controller, BundleStore(bundle.path.parent)).app())
         variables = {
             "FRAUD_STATE": str(mlflow.settings.state),
             "FRAUD__BUNDLES": str(bundle.path.parent),

@@ -13,6 +13,7 @@ from kubernetes.client import ApiClient, Configuration
 from pods_stand_in import Pods, serving
 
 from fraudkit.bundle import Bundle
+from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import FraudError, TemporaryError
 from fraudkit.policy.rollout import RolloutRules, Step
 from fraudkit.settings import EventSettings
@@ -59,7 +60,7 @@ class World:
         configuration.retries = False
         server = ApiServer(NAMESPACE, ApiClient(configuration))
         target = KserveTarget(server, lambda version: f"s3://bundles/{version}")
-        evidence = Evidence(self.bundles, NOBODY, RULES.skew_tolerance)
+        evidence = Evidence(BundleStore(self.bundles), NOBODY, RULES.skew_tolerance)
         events, read = EventSettings(sinks=self.sinks), TemplateFile(self.file).read
         store = ConfigMapStore(server, "fraud-rollout")
         made = Controller(store, target, evidence, RULES, events, 5.0, lambda: self.now, read)

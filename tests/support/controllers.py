@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from fraudkit.bundle import Bundle
+from fraudkit.bundle_store import BundleStore
 from fraudkit.http import listen
 from fraudkit.policy.rollout import RolloutRules
 from fraudkit.settings import EventSettings
@@ -31,7 +32,7 @@ THERE = Observed(settled=True, ready=True, mark="m")
 @contextmanager
 def controller_of(champion: Bundle, folder: Path) -> Iterator[Controller]:
     """A controller that has brought `champion` to serve, as its first model; its state is kept in `folder`."""
-    bundles = champion.path.parent
+    bundles = BundleStore(champion.path.parent)
     asked = Asked(champion.version, "bootstrap", "the pipeline", "a first model")
     store = FileStore(folder / "rollout.json")
     store.save(engine.settle(engine.ask(State(), asked, RULES, 0.0)[0], THERE, 1.0))

@@ -25,6 +25,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import PermanentError, TemporaryError
 from fraudkit.processes import LONGEST_WAIT, READY_SECONDS, STOP_SECONDS
 from fraudkit.settings import MODEL_NAME
@@ -106,7 +107,7 @@ class LocalTarget:
     """Stable and canary as processes of this machine. One at a time for a state folder, and not for threads.
 
     Args:
-        bundles: Folder of the bundles.
+        bundles: The store of bundles.
         gateway: URL of the gateway.
         state: Folder for the record of the processes, and their logs.
         drain_seconds: How long a server goes on after the gateway has ceased to name it.
@@ -115,8 +116,10 @@ class LocalTarget:
         PermanentError: The record cannot be read.
     """
 
-    def __init__(self, bundles: Path, gateway: str, state: Path, drain_seconds: float = DRAIN_SECONDS) -> None:
-        self._bundles = bundles.absolute()
+    def __init__(
+        self, bundles: BundleStore, gateway: str, state: Path, drain_seconds: float = DRAIN_SECONDS
+    ) -> None:
+        self._bundles = bundles
         self._gateway = gateway.rstrip("/")
         self._file = state.absolute() / "servers.json"
         self._logs = state.absolute() / "logs"
@@ -206,8 +209,8 @@ class LocalTarget:
         if self._server(version) or time.monotonic() < died.again:
             return
         port = _free_port(died.port)
-        bundle = str(self._bundles / version)
-        serve = ("--bundle", bundle, "--host", HOST, "--http_port", str(port), "--enable_grpc", "false")
+        bundle = self._bundles.find(version) or self._bundles.folder / version  # it says itself what it lacks
+        serve = ("--bundle", str(bundle), "--host", HOST, "--http_port", str(port), "--enable_grpc", "false")
         command = ["/bin/sh", "-c", _BEGIN, sys.executable, "-m", "serving.predictor", *serve]
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
