@@ -42,6 +42,8 @@ CALM: Final = 50
 MOST_ROWS: Final = 3 * DAY_ROWS
 """A drift that is not seen in so many rows is not."""
 WAIT_SECONDS: Final = 90.0
+ENOUGH: Final = 5_000
+"""Outcomes by which a model that catches next to nothing is found out; more would be news to learn from."""
 SHUFFLED_BLOCKS: Final = 2
 WEAKENED: Final = 0.1
 _DONE: Final = frozenset({"provisional", "confirmed", "superseded", "rolled_back", "reversed", "stopped"})
@@ -132,7 +134,7 @@ class Story:
                     self._say(f"[bold red]drift[/] {after}: {escape(seen[0].verdict.message)}")
             return sent.rows >= (DAY_ROWS if seen else MOST_ROWS)
 
-        sent = self._callers.flow(new=True, over=over, labels=False)
+        sent = self._callers.flow(new=True, over=over)
         if not seen:
             status = str(fetch_status(self._platform.detector).status)
             self._say(f"no drift was seen in {sent.rows:,} transactions: {status}")
@@ -157,7 +159,7 @@ class Story:
             return None
         self._say(f"the detector asks for [bold]{asked.key}[/]: {escape(asked.reason)}")
         self._deliver_again(asked)
-        return self._followed(asked.key, labels=False)
+        return self._followed(asked.key)
 
     def after(self, before: Bundle, now: Bundle) -> tuple[Watched, Compared | None]:
         """The changed world under the model that serves now, and what it is worth there."""
@@ -187,7 +189,7 @@ class Story:
         write(path, _shuffled(self._data, self._settings.sampling.seed))
         key, reason = "manual-shuffled-labels", "the demo: shuffled labels"
         launch(self._platform.launcher, key, str(path.absolute()), reason)
-        return self._followed(key, labels=False)
+        return self._followed(key)
 
     def past_the_gate(self, champion: Bundle) -> RolloutRecord:
         """A weak model is rolled out without a gate."""
@@ -198,8 +200,8 @@ class Story:
         key = "manual-past-the-gate"
         begin(self._platform.controller, weak.version, key, who(), "the demo: a weak model")
         told: list[str] = []
-        self._until(lambda: self._taking_traffic(key), CALM, labels=False)
-        ended = self._until(lambda: self._rolled_out(key, told), RATE)  # labels: no more than it takes
+        self._until(lambda: self._taking_traffic(key), CALM)
+        ended = self._until(lambda: self._rolled_out(key, told), RATE, labels=ENOUGH)
         if ended is None:
             raise PermanentError(f"the roll-out {key} did not end within {WAIT_SECONDS:g} s")
         return ended
@@ -210,7 +212,7 @@ class Story:
         due = datetime.now(UTC).isoformat()
         body = {"trigger": "schedule", "scheduled_time": due, "by": "schedule", "reason": "the monthly run"}
         answer = ask(LAUNCHER, "POST", f"{self._platform.launcher}/v1/runs", body)
-        return self._followed(LaunchRecord.model_validate_json(answer).key, labels=False)
+        return self._followed(LaunchRecord.model_validate_json(answer).key)
 
     def labels(self, run: RunRecord | None) -> RolloutRecord | None:
         """The outcomes of all that was sent since the run come in; what they make of its promotion."""
@@ -242,7 +244,7 @@ class Story:
                 whole.append(time.time())
             return bool(whole) and (self._judged() >= whole[0] or time.time() > whole[0] + WAIT_SECONDS)
 
-        sent = self._callers.flow(new=new, over=over, labels=False)
+        sent = self._callers.flow(new=new, over=over)
         watched = Watched(sent.rows, self._windows(sent.began))
         said = ", ".join(f"{count} {verdict}" for verdict, count in watched.verdicts.items())
         self._say(f"{watched.rows:,} transactions in {len(watched.windows)} windows: [bold]{said or 'none'}[/]")
@@ -266,7 +268,7 @@ class Story:
         httpx.post(url, content=body, headers={"content-type": CONTENT_TYPE}, trust_env=False).raise_for_status()
         self._say("the event is delivered a second time, as brokers do")
 
-    def _followed(self, key: str, *, labels: bool = True) -> RunRecord:
+    def _followed(self, key: str) -> RunRecord:
         """Follow a run, and its roll-out where it comes to one, to their end.
 
         Raises:
@@ -278,8 +280,8 @@ class Story:
             self._rolled_out(key, told)
             return next((run for run in self.runs() if run.key == key and run.status == "ended"), None)
 
-        self._until(lambda: ended() or self._rollout(key), CALM, labels=labels)
-        run = self._until(ended, RATE, labels=labels)
+        self._until(lambda: ended() or self._rollout(key), CALM)
+        run = self._until(ended, RATE)
         if run is None:
             raise PermanentError(f"the run {key} did not end within {WAIT_SECONDS:g} s")
         version = f" ({run.version})" if run.version else ""
@@ -316,7 +318,7 @@ class Story:
             self._say(f"[bold]{rollout.status}[/] · {rollout.said[1]}: {escape(rollout.said[2])}")
         return rollout
 
-    def _until(self, found: Callable[[], _Found | None], rate: int, *, labels: bool = True) -> _Found | None:
+    def _until(self, found: Callable[[], _Found | None], rate: int, *, labels: int = 0) -> _Found | None:
         """Send transactions of the changed world until something is found; None where it is not in time."""
         deadline = time.monotonic() + WAIT_SECONDS
         what: list[_Found] = []
@@ -329,8 +331,7 @@ class Story:
             return answer is not None or time.monotonic() > deadline
 
         sent = self._callers.flow(new=True, over=over, rate=rate, labels=labels)
-        if not labels:
-            self._held.append(sent)
+        self._held.append(sent)
         return what[0] if what else None
 
     def _windows(self, since: float) -> tuple[WindowRecord, ...]:

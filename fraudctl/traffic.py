@@ -179,13 +179,13 @@ class Callers:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def flow(self, *, new: bool, over: Callable[[Sent], bool], labels: bool = True, rate: int = RATE) -> Sent:
+    def flow(self, *, new: bool, over: Callable[[Sent], bool], labels: int = 0, rate: int = RATE) -> Sent:
         """Send transactions until it is over.
 
         Args:
             new: From the world as it is anew.
             over: Asked twice a second whether it is; may look at what was sent.
-            labels: Whether outcomes come back while it goes on.
+            labels: How many outcomes come back while it goes on.
             rate: Requests a second; half of them must be a whole number, and a part of a day's.
         """
         sent = Sent()
@@ -194,19 +194,20 @@ class Callers:
             first = self.sent
             self._block(part, rate, sent)
             if labels:
-                self.report(sent)
+                labels -= self.report(sent, labels)
             outcomes = enumerate(part.labels.tolist())
             sent.outcomes += [(f"t{first + i // ROWS}-{i % ROWS}", label) for i, label in outcomes]
             if over(sent):
                 return sent
 
-    def report(self, sent: Sent) -> int:
-        """Report the outcomes that have not come back yet; how many.
+    def report(self, sent: Sent, most: int | None = None) -> int:
+        """Report outcomes that have not come back yet, oldest first and at most so many; how many.
 
         Raises:
             TemporaryError: The detector does not take them.
         """
-        labels = [{"id": name, "label": label, "source": "chargeback"} for name, label in sent.outcomes]
+        told = sent.outcomes[:most]
+        labels = [{"id": name, "label": label, "source": "chargeback"} for name, label in told]
         for first in range(0, len(labels), DAY_ROWS):
             try:
                 answer = httpx.post(
@@ -218,7 +219,7 @@ class Callers:
                 answer.raise_for_status()
             except httpx.HTTPError as error:
                 raise TemporaryError(f"the detector at {self._detector} did not take outcomes: {error}") from error
-        sent.outcomes.clear()
+        del sent.outcomes[: len(told)]
         return len(labels)
 
     def _next(self, rows: int, *, new: bool) -> Transactions:
