@@ -26,11 +26,17 @@ BEGIN: Final = "<!-- values, written by scripts/chart_docs.py -->\n"
 END: Final = "<!-- end of values -->\n"
 
 _TEXTS: Final = {"type": "object", "additionalProperties": {"type": "string"}}
-_QUANTITIES: Final = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
-_RESOURCES: Final = {
+_QUANTITY: Final = {"type": ["string", "number"]}
+_QUANTITIES: Final = {"type": "object", "additionalProperties": _QUANTITY}
+_RESOURCES: Final[Json] = {
     "type": "object",
     "properties": {"requests": _QUANTITIES, "limits": _QUANTITIES},
     "required": ["requests", "limits"],
+    "additionalProperties": False,
+}
+_CPU_AND_MEMORY: Final = {
+    "type": "object",
+    "properties": {"cpu": _QUANTITY, "memory": _QUANTITY},
     "additionalProperties": False,
 }
 _NAMES: Final = {"type": "array", "items": {"type": "string", "minLength": 1}}
@@ -49,6 +55,7 @@ TYPES: Final[dict[str, Json]] = {
     "images.pullSecrets": _NAMES,
     "images.tag": {"type": "string", "not": {"const": "latest"}},
     "mlflow.allowedHosts": _NAMES,
+    "kfp.resources": _RESOURCES | {"properties": {"requests": _CPU_AND_MEMORY, "limits": _CPU_AND_MEMORY}},
     "kfp.cron.schedule": {"type": "string", "pattern": r"^\S+( \S+){4}$"},
     "networkPolicies.knativeNamespaces": _NAMES,
     "networkPolicies.monitoringNamespaces": _NAMES,
@@ -66,7 +73,7 @@ TYPES: Final[dict[str, Json]] = {
     "serving.timeout": {"type": "integer", "minimum": 60},
     "ingress.annotations": _TEXTS,
     "monitoring.labels": _TEXTS,
-    "tolerations": {"type": "array", "items": {"type": "object"}},
+    "tolerations": {"type": "array", "items": {"$ref": "#/$defs/Toleration"}},
     "uid": _NUMBER,
 }
 """What a default does not tell of a value, by its path."""
@@ -91,12 +98,12 @@ def schema_of(value: Any, path: str, comments: dict[str, str]) -> Json:
     said = {"description": comments[path]} if path in comments else {}
     if path == "settings":
         return said | {"$ref": "#/$defs/Settings"}
+    if path in TYPES:
+        return said | TYPES[path]
     if path.endswith(".resources"):
         return said | _RESOURCES
     if path.endswith(".digest"):
         return said | _DIGEST
-    if path in TYPES:
-        return said | TYPES[path]
     if isinstance(value, dict):
         if not value:
             raise SystemExit(f"{path}: say in TYPES what it may hold")

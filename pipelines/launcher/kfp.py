@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fraudkit.errors import FraudError, PermanentError, TemporaryError
 from fraudkit.settings import KfpSettings
 from pipelines.launcher.backends import Order, Phase, Progress
+from pipelines.launcher.pods import placed
 
 COMPILED: Final = Path(__file__).parents[1] / "fraud_training.yaml"
 LONGEST_NAME: Final = 128
@@ -164,7 +165,8 @@ class KfpBackend:
             )
 
     def _create_run(self, name: str, order: Order) -> _Run:
-        spec = _inline(self._pipeline) if self._shards == 1 else _compiled(self._shards)
+        compiled = _inline(self._pipeline) if self._shards == 1 else _compiled(self._shards)
+        spec = placed(compiled, self._settings.pods)
         run = {
             "display_name": name,
             "description": f"Attempt {order.attempt} of {order.key}",

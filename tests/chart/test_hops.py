@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from charts import ENGINE, PROFILES, ROOT, containers, environment, objects, rendered, service, settings
+from charts import ENGINE, PROFILES, ROOT, containers, environment, objects, pod_of, rendered, service, settings
 
-from fraudkit.settings import Settings, load_settings
+from fraudkit.settings import KfpSettings, Settings, TaskPodSettings, load_settings
+from pipelines.launcher.pods import KEYS
 from serving.rollout.template import canonical
 
 FED: dict[str, Any] = {
@@ -173,6 +174,67 @@ def test_on_azure_every_reader_has_the_identity() -> None:
         "kfp/ServiceAccount/run",
     ):
         assert found[account]["metadata"]["annotations"] == {"azure.workload.identity/client-id": "the-id"}
+
+
+# Tasks of Kubeflow Pipelines
+
+IDENTITY = {"azure.workload.identity/use": "true"}
+OWN_SECRET = (ENGINE, "bundles.s3.existingSecret=own", "kfp.existingSecret=like-it")
+PLACED = (
+    *(ENGINE, "uid=4711", "nodeSelector.pool=fraud", "kfp.resources.limits.cpu=2"),
+    *("images.pullPolicy=Always", "images.pullSecrets={registry,mirror}"),
+    *("tolerations[0].key=spot", "tolerations[0].operator=Exists", "tolerations[0].tolerationSeconds=60"),
+)
+
+
+def pods_of_tasks(*values: str) -> TaskPodSettings:
+    return KfpSettings.model_validate(settings(*values)["launcher"]["kfp"]).pods
+
+
+@pytest.mark.parametrize(
+    ("values", "secret", "labels"),
+    [
+        (S3, "made", {}),
+        (OWN_SECRET, "like-it", {}),
+        ((ENGINE,), None, {}),
+        (AZURE, None, IDENTITY),
+        ((*AZURE, "bundles.s3.existingSecret=own", "kfp.existingSecret=like-it"), None, IDENTITY),
+    ],
+    ids=["s3 with keys", "s3 with a Secret", "s3 with an identity", "azure", "azure, once s3"],
+)
+def test_what_tasks_are_given_is_in_their_namespace(
+    values: tuple[str, ...], secret: str | None, labels: dict[str, str]
+) -> None:
+    found, pods = objects(*values), pods_of_tasks(*values)
+    variables = found["kfp/ConfigMap/settings"]
+    assert pods.config_map == variables["metadata"]["name"]
+    assert set(pods.variables) == set(variables["data"])
+    assert variables["data"]["HOME"] == "/tmp"  # noqa: S108
+    made = found.get("kfp/Secret/bundles")
+    if made:
+        assert set(made["stringData"]) == set(KEYS)
+    assert pods.secret == (made["metadata"]["name"] if made else secret)
+    assert bool(made) is (secret == "made")  # noqa: S105
+    assert pods.labels == labels
+    account = settings(*values)["launcher"]["kfp"]["service_account"]
+    assert account == found["kfp/ServiceAccount/run"]["metadata"]["name"]
+
+
+def test_tasks_run_where_and_as_the_other_pods_do() -> None:
+    pods, other = pods_of_tasks(*PLACED), pod_of(objects(*PLACED)["Deployment/launcher"])
+    assert pods.user == other["securityContext"]["runAsUser"] == 4711
+    assert list(pods.pull_secrets) == [one["name"] for one in other["imagePullSecrets"]] == ["registry", "mirror"]
+    assert pods.pull_policy == other["containers"][0]["imagePullPolicy"] == "Always"
+    assert pods.node_selector == other["nodeSelector"] == {"pool": "fraud"}
+    tolerations = [one.model_dump(exclude_none=True) for one in pods.tolerations]
+    assert tolerations == other["tolerations"] == [{"key": "spot", "operator": "Exists", "tolerationSeconds": 60}]
+    assert (pods.resources.limits.cpu, pods.resources.limits.memory) == ("2", "2Gi")
+
+
+@pytest.mark.parametrize("profile", [name for name in PROFILES if name != "one namespace"])
+def test_tasks_have_requests_and_limits(profile: str) -> None:
+    resources = pods_of_tasks(*PROFILES[profile]).resources
+    assert None not in (*dict(resources.requests).values(), *dict(resources.limits).values())
 
 
 # Serving

@@ -24,7 +24,15 @@ PODS = ("Deployment", "StatefulSet", "Job", "Pod", "CronWorkflow", "ServingRunti
 PROFILES: dict[str, tuple[str, ...]] = {
     "defaults": (ENGINE,),
     "kind": ("-f values-kind.yaml", "settings.launcher.data=s3://fraud/transactions.parquet"),
-    "aks": ("-f values-aks.yaml", "settings.launcher.data=abfs://fraud/transactions.parquet"),
+    "aks": (
+        "-f values-aks.yaml",
+        "settings.launcher.data=abfs://fraud/transactions.parquet",
+        "console.enabled=true",
+        "ingress.enabled=true",
+        "ingress.className=nginx",
+        "ingress.host=fraud.example.com",
+        "ingress.tlsSecret=fraud-tls",
+    ),
     "own stores": (
         ENGINE,
         "postgresql.enabled=false",

@@ -22,7 +22,8 @@ from uuid import uuid4
 import kfp_server_api
 import uvicorn
 from google.protobuf import json_format
-from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
+from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
+from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineDeploymentConfig, PipelineSpec, PlatformSpec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -282,13 +283,22 @@ def _is_named(one: dict[str, Any], name: str) -> bool:
 
 
 def _check_spec(inline: dict[str, Any]) -> PipelineSpec:
+    spec = inline.get("pipeline_spec", inline)
+    assert spec is inline or set(inline) == {"pipeline_spec", "platform_spec"}
     try:
-        if "pipeline_spec" in inline:
-            assert set(inline) == {"pipeline_spec", "platform_spec"}
-            json_format.ParseDict(inline["platform_spec"], PlatformSpec())
-        return json_format.ParseDict(inline.get("pipeline_spec", inline), PipelineSpec())
+        _check_executors(spec, inline.get("platform_spec", {}))
+        return json_format.ParseDict(spec, PipelineSpec())
     except json_format.ParseError as error:
         raise Refused(3, f"unknown template format: {error}") from error
+
+
+def _check_executors(spec: dict[str, Any], platform: dict[str, Any]) -> None:
+    """Containers, and what Kubernetes is told of them: KFP's driver fails at what it does not understand there."""
+    json_format.ParseDict(spec["deploymentSpec"], PipelineDeploymentConfig())
+    told = json_format.ParseDict(platform, PlatformSpec()).platforms["kubernetes"].deployment_spec.executors
+    for name, config in told.items():
+        json_format.ParseDict(json_format.MessageToDict(config), KubernetesExecutorConfig())
+        assert name in spec["deploymentSpec"]["executors"], f"{name} is no task's, and KFP would not say so"
 
 
 def _check_parameters(spec: PipelineSpec, parameters: dict[str, Any]) -> None:

@@ -208,6 +208,22 @@ stringData:
 {{- end -}}
 {{- end -}}
 
+{{/* Environment of the tasks in that namespace, and the Secret of the store there; empty where an identity does without. */}}
+{{- define "fraud.kfp.environment" -}}
+HOME: /tmp
+{{ include "fraud.bundles.store" . }}
+{{- end -}}
+
+{{- define "fraud.kfp.secret" -}}
+{{- with .Values.bundles -}}
+{{- if ne .kind "s3" -}}
+{{- else if $.Values.kfp.existingSecret }}{{ $.Values.kfp.existingSecret }}
+{{- else if .s3.existingSecret }}{{ fail "kfp.existingSecret: bundles.s3.existingSecret names a Secret of this namespace alone; name its like in that of Kubeflow Pipelines" }}
+{{- else if .s3.accessKeyId }}{{ include "fraud.kfp.name" $ }}-bundles
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "fraud.kfp.url" -}}
 {{ .Values.kfp.url | default (printf "http://ml-pipeline.%s:8888" .Values.kfp.namespace) }}
 {{- end -}}
@@ -240,7 +256,19 @@ stringData:
   "service_account" (printf "%s-run" (include "fraud.kfp.name" .))
   "image" (include "fraud.image" (dict "root" . "of" "pipelines"))
   "settings" (toJson $steps)
+  "pods" (dict
+    "config_map" (printf "%s-settings" (include "fraud.kfp.name" .))
+    "variables" (include "fraud.kfp.environment" . | fromYaml | keys | sortAlpha)
+    "labels" (include "fraud.bundles.labels" . | fromYaml)
+    "pull_secrets" .Values.images.pullSecrets
+    "pull_policy" .Values.images.pullPolicy
+    "user" (int .Values.uid)
+    "node_selector" .Values.nodeSelector
+    "tolerations" .Values.tolerations
+    "resources" .Values.kfp.resources
+  )
 -}}
+{{- with include "fraud.kfp.secret" . }}{{ $_ := set $kfp.pods "secret" . }}{{ end -}}
 {{- if .Values.kfp.tokenAudience }}{{ $_ := set $kfp "token" "/var/run/secrets/kfp/token" }}{{ end -}}
 {{- $runs = dict "url" $launcher "results" $launcher "backend" "kfp" "kfp" $kfp -}}
 {{- end -}}
