@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 SERVING ?=
 
-.PHONY: help env demo test check chart-tools chart-check chart-docs bench lock format clean
+.PHONY: help env demo test check chart-tools chart-check chart-docs kind-up kind-down bench lock format clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -47,6 +47,12 @@ chart-check: chart-tools ## Check the Helm chart; installs helm and kubeconform 
 
 chart-docs: $(STAMP) ## Write the chart's schema and the table of its README from its values and the settings
 	@$(BIN)/python scripts/chart_docs.py
+
+kind-up: $(STAMP) ## A kind cluster with the platform in it (ARGS: some of its parts, or --dry-run)
+	@$(BIN)/python manifests/kind/cluster.py up $(ARGS)
+
+kind-down: $(STAMP) ## Take that cluster and its registry away
+	@$(BIN)/python manifests/kind/cluster.py down $(ARGS)
 
 bench: $(STAMP) ## Run the benchmarks beside what a user would pick instead (ARGS: of training, SERVING: of serving)
 	@$(BIN)/python -m benchmarks.training $(ARGS)
