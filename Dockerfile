@@ -40,7 +40,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 FROM ${BASE} AS runtime
 ARG CODE_COMMIT
 ENV PATH=/opt/fraud/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 FRAUD_CODE_COMMIT=${CODE_COMMIT}
-RUN mkdir /state && chown 10001:10001 /state
+RUN mkdir -m 1777 /state
 USER 10001:10001
 WORKDIR /tmp
 

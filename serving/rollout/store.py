@@ -56,13 +56,18 @@ class FileStore:
         path: The file.
 
     Raises:
-        PermanentError: Another controller has it.
+        PermanentError: Another controller has it, or nobody may write it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = self._path.with_suffix(".lock").open("w")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = self._path.with_suffix(".lock").open("w")
+        except OSError as error:
+            raise PermanentError(
+                f"{self._path} cannot be written: {error.strerror}; FRAUD_STATE names its folder"
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

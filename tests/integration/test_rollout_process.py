@@ -18,9 +18,10 @@ from kserve_stand_in import NAMESPACE, Cluster, running
 from pods_stand_in import Pods, serving
 
 from fraudkit.bundle import Bundle
-from fraudkit.errors import InvalidInput
+from fraudkit.errors import InvalidInput, PermanentError
 from fraudkit.settings import load_settings
 from serving.rollout.apiserver import RIGHTS
+from serving.rollout.store import FileStore
 from serving.rollout.template import canonical, digest
 
 RULES = {
@@ -204,6 +205,12 @@ def test_a_changed_template_is_rolled_out_also_by_a_controller_that_follows_a_ki
     assert world.metric("fraud_rollout_outbox") == 1  # a template is nobody's event
     said = re.findall(r"^# TYPE (fraud_rollout_\w+) ", world.get("/metrics").text, re.MULTILINE)
     assert sorted(said) == sorted(re.findall(r"^\| `(fraud_rollout_\w+)", DOCUMENTED, re.MULTILINE))
+
+
+def test_a_folder_that_nobody_may_write_to_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(PermanentError, match=r"rollout\.json cannot be written: .*; FRAUD_STATE names its folder"):
+        FileStore(tmp_path / "state" / "rollout.json")
 
 
 def test_a_second_controller_takes_over_and_the_first_one_stops_loudly(world: World) -> None:
