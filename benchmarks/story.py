@@ -81,7 +81,7 @@ def row(told: DemoRecord) -> str:
         f"{told.requests.sent:,}",
         str(told.requests.failed),
         str(sum(trigger.runs > 1 for trigger in told.triggers)),
-        "; ".join(told.unmet),
+        "; ".join([*told.unmet, told.runs[-1].message if told.unmet and told.runs else ""]),
     ]
     return " | ".join(cells)
 

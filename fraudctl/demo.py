@@ -144,7 +144,8 @@ def _told(acts: Story, first: Bundle, settings: Settings) -> Told:
     if run and run.version and run.outcome == "promoted":
         champion = find_bundle(run.version, settings)
     after, compared = acts.after(first, champion)
-    refused, bad, monthly = acts.refused(), acts.past_the_gate(champion), acts.monthly()
+    # The monthly run comes before the outcomes by which the weak model is found out: they would be news to it.
+    refused, monthly, bad = acts.refused(), acts.monthly(), acts.past_the_gate(champion)
     promotion = acts.labels(run)
     return Told(clean, detection, after, compared, refused, bad, monthly, promotion)
 

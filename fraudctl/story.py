@@ -43,7 +43,7 @@ MOST_ROWS: Final = 3 * DAY_ROWS
 """A drift that is not seen in so many rows is not."""
 WAIT_SECONDS: Final = 90.0
 ENOUGH: Final = 5_000
-"""Outcomes by which a model that catches next to nothing is found out; more would be news to learn from."""
+"""Outcomes by which a model that catches next to nothing is found out."""
 SHUFFLED_BLOCKS: Final = 2
 WEAKENED: Final = 0.1
 _DONE: Final = frozenset({"provisional", "confirmed", "superseded", "rolled_back", "reversed", "stopped"})
@@ -207,7 +207,7 @@ class Story:
         return ended
 
     def monthly(self) -> RunRecord:
-        """The monthly schedule: no drift, and hardly a label that the last run did not know."""
+        """The monthly schedule: no drift, and no label that the last run did not know."""
         self._title("The first of the month", "no drift, and nothing new to learn from")
         due = datetime.now(UTC).isoformat()
         body = {"trigger": "schedule", "scheduled_time": due, "by": "schedule", "reason": "the monthly run"}
