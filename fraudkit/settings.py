@@ -381,6 +381,38 @@ class RolloutSettings(_Section):
         return self
 
 
+class ConsoleSettings(_Section):
+    """The web page.
+
+    Attributes:
+        host: Address to listen on; loopback unless told otherwise.
+        port: HTTP port.
+        model: Where the model answers.
+        mlflow: MLflow's page, for links.
+        kfp: The page of Kubeflow Pipelines, for links.
+        user_header: Header in which an authenticating proxy names the user; needed beyond loopback.
+        groups_header: Header in which it names the user's groups, separated by commas.
+        analysts: Groups, or users, that report outcomes.
+        engineers: Groups, or users, that also start runs and steer roll-outs.
+        upload_bytes: Most bytes of an uploaded file.
+        upload_seconds: How long it may take to arrive.
+        upload_rows: Most rows of it.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8085
+    model: str = "http://127.0.0.1:8080"
+    mlflow: str | None = None
+    kfp: str | None = None
+    user_header: str | None = None
+    groups_header: str | None = None
+    analysts: tuple[str, ...] = ()
+    engineers: tuple[str, ...] = ()
+    upload_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * 1024
+    upload_seconds: Annotated[float, Field(gt=0)] = 300.0
+    upload_rows: Annotated[int, Field(ge=1)] = 1_000_000
+
+
 class EventSettings(_Section):
     """Events to other systems.
 
@@ -428,6 +460,7 @@ class Settings(BaseSettings):
     events: EventSettings = EventSettings()
     launcher: LauncherSettings = LauncherSettings()
     rollout: RolloutSettings = RolloutSettings()
+    console: ConsoleSettings = ConsoleSettings()
 
     @field_validator("bundles", mode="before")
     @classmethod

@@ -1,0 +1,15 @@
+"""One module a view: its routes, and what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from starlette.routing import BaseRoute
+
+from serving.console.views import score
+
+if TYPE_CHECKING:
+    from serving.console.app import Console
+
+VIEWS: Final[tuple[Callable[[Console], Sequence[BaseRoute]], ...]] = (score.routes,)
