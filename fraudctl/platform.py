@@ -1,4 +1,4 @@
-"""The parts on this machine, composed: detector, evaluator, launcher, controller with its predictors, gateway."""
+"""The parts on this machine, composed: detector, evaluator, launcher, controller, console, gateway."""
 
 from __future__ import annotations
 
@@ -99,6 +99,7 @@ class Platform:
             Part("evaluator", "detectors.evaluator"),
             _served("launcher", "pipelines.launcher", own.launcher.port),
             _served("controller", "serving.rollout", own.rollout.port),
+            _served("console", "serving.console", own.console.port),
             _served("gateway", "serving.gateway", self._port, "--stable", NOBODY),
         ]
 
@@ -110,6 +111,7 @@ class Platform:
             "FRAUD__DETECTOR__URL": self.detector,
             "FRAUD__ROLLOUT__URL": self.controller,
             "FRAUD__ROLLOUT__GATEWAY": self.url,
+            "FRAUD__CONSOLE__MODEL": self.url,
             "FRAUD__LAUNCHER__URL": self.launcher,
             "FRAUD__EVENTS__LAUNCHER": self.launcher,
             "FRAUD__EVENTS__SINKS": json.dumps(sinks),
@@ -123,6 +125,7 @@ def require_ports(settings: Settings, port: int) -> None:
         "detector": settings.detector.port,
         "launcher": settings.launcher.port,
         "controller": settings.rollout.port,
+        "console": settings.console.port,
     }
     for owner, own in owners.items():
         if port == own:

@@ -73,6 +73,7 @@ def _tell(version: str, platform: Platform, settings: Settings, out: Console) ->
     row = ", ".join(["3600", *["0.1"] * 28, "12.5"])
     url = platform.url
     out.print(
+        f"[bold]Page[/]       http://127.0.0.1:{settings.console.port}/",
         f"[bold]Model[/]      {version} at {url}/v1/models/{MODEL_NAME}:predict",
         f"[bold]Drift[/]      {url}/v1/models/{MODEL_NAME}/drift (or: fraudctl drift status)",
         f"[bold]Runs[/]       {url}/v1/runs (or: fraudctl runs)",

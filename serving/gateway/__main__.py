@@ -69,6 +69,7 @@ async def _run(listener: socket.socket, split: Split, settings: Settings) -> Non
     parts = {
         Owner.DETECTOR: detector,
         Owner.LAUNCHER: settings.launcher.url.rstrip("/"),
+        Owner.CONSOLE: f"http://127.0.0.1:{settings.console.port}",
         Owner.CONTROLLER: (settings.rollout.url or f"http://127.0.0.1:{settings.rollout.port}").rstrip("/"),
     }
     gateway = Gateway(split, payloads, parts, limits.max_bytes, limits.read_seconds)

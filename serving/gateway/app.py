@@ -46,10 +46,12 @@ class Owner(StrEnum):
     DETECTOR = "detector"
     LAUNCHER = "launcher"
     CONTROLLER = "controller"
+    CONSOLE = "console"
     MODEL = "model"
 
 
 _ROUTES: Final = (
+    (re.compile(r"/"), Owner.CONSOLE),
     (re.compile(r"/health"), Owner.HEALTH),
     (re.compile(r"/metrics"), Owner.METRICS),
     (re.compile(TRAFFIC), Owner.TRAFFIC),
@@ -133,6 +135,10 @@ class Gateway:
                 await _send(send, await self._inferred(_asked(scope, body), arrived))
             case Owner.DETECTOR | Owner.LAUNCHER | Owner.CONTROLLER:
                 await self._passed(owner, _asked(scope, body), scope, send)
+            case Owner.CONSOLE:
+                # A page of its own port: what people do there, files among it, must not stand in scoring's way.
+                place = (b"location", f"{self._parts[owner]}/".encode())
+                await _send(send, _json(307, {"console": f"{self._parts[owner]}/"}, place))
             case Owner.TRAFFIC:
                 await _send(send, self._traffic(scope, body))
             case Owner.METRICS:

@@ -47,7 +47,14 @@ def children(pid: int) -> dict[str, int]:
     return found
 
 
-PARTS = {"detectors", "detectors.evaluator", "pipelines.launcher", "serving.rollout", "serving.gateway"}
+PARTS = {
+    "detectors",
+    "detectors.evaluator",
+    "pipelines.launcher",
+    "serving.rollout",
+    "serving.console",
+    "serving.gateway",
+}
 
 
 def alive(pid: int) -> bool:
