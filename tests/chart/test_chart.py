@@ -112,6 +112,7 @@ def test_without_an_engine_helm_says_why_one_must_be_chosen() -> None:
         ("postgresql.enabled=false", "postgresql.existingSecret"),
         ("mlflow.enabled=false", "mlflow.uri"),
         ("ingress.enabled=true", "console.enabled"),
+        ("console.enabled=true", "settings.console.user_header"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(value: str, said: str) -> None:
@@ -125,13 +126,18 @@ def test_a_wrong_value_is_refused_by_name(value: str, said: str) -> None:
     ("values", "added", "removed"),
     [
         (
-            ("console.enabled=true",),
+            ("console.enabled=true", "settings.console.user_header=X-Auth-Request-Email"),
             "Deployment/console Service/console PodDisruptionBudget/console NetworkPolicy/console",
             "",
         ),
         (
             (
-                *("console.enabled=true", "ingress.enabled=true", "ingress.host=fraud.example.com"),
+                *(
+                    "console.enabled=true",
+                    "settings.console.user_header=X-Auth-Request-Email",
+                    "ingress.enabled=true",
+                    "ingress.host=fraud.example.com",
+                ),
                 *("networkPolicies.enabled=false", "podDisruptionBudgets.enabled=false"),
             ),
             "Deployment/console Service/console Ingress/fraud",

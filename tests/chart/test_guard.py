@@ -162,7 +162,12 @@ def admitted(policy: dict[str, Any]) -> dict[int, set[str]]:
 
 
 def test_each_part_admits_who_asks_it_and_nobody_else() -> None:
-    found = objects(ENGINE, "events.delivery=broker", "console.enabled=true")
+    found = objects(
+        ENGINE,
+        "events.delivery=broker",
+        "console.enabled=true",
+        "settings.console.user_header=X-Auth-Request-Email",
+    )
     policies = {key.rpartition("/")[2]: admitted(one) for key, one in found.items() if "NetworkPolicy/" in key}
     asking = {"[kubeflow]", "[monitoring]", "console"}
     knative = {"[knative-serving]", "[kourier-system]"}
@@ -199,7 +204,12 @@ RELEASES += (f"{'y' * 28}--{'y' * 23}", "0." * 26 + "0", "fraud-platform", "true
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_any_release_name_gives_legal_names(release: str) -> None:
-    values = (*PROFILES["own stores"], "settings.launcher.data=s3://fraud/base", "console.enabled=true")
+    values = (
+        *PROFILES["own stores"],
+        "settings.launcher.data=s3://fraud/base",
+        "console.enabled=true",
+        "settings.console.user_header=X-Auth-Request-Email",
+    )
     found = rendered(*values, "postgresql.enabled=true", release=release, namespace="n" * 63)
     assert len(found) > 50
     for one in found:

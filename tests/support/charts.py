@@ -28,6 +28,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
         "-f values-aks.yaml",
         "settings.launcher.data=abfs://fraud/transactions.parquet",
         "console.enabled=true",
+        "settings.console.user_header=X-Auth-Request-Email",
         "ingress.enabled=true",
         "ingress.className=nginx",
         "ingress.host=fraud.example.com",

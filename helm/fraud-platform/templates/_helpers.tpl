@@ -224,6 +224,11 @@ HOME: /tmp
 {{- end -}}
 {{- end -}}
 
+{{/* Where KServe's predictor answers within the cluster, whatever its ingress is. */}}
+{{- define "fraud.model.url" -}}
+http://fraud-predictor.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}
+{{- end -}}
+
 {{- define "fraud.kfp.url" -}}
 {{ .Values.kfp.url | default (printf "http://ml-pipeline.%s:8888" .Values.kfp.namespace) }}
 {{- end -}}
@@ -283,7 +288,9 @@ HOME: /tmp
     "poll_seconds" 5
   )
   "events" (dict "launcher" $launcher)
+  "console" (dict "model" (include "fraud.model.url" .))
 -}}
+{{- if and .Values.console.enabled (not (dig "console" "user_header" "" $given)) }}{{ fail "settings.console.user_header: console.enabled needs an authenticating proxy in front of the page, and the header in which it names the user" }}{{ end -}}
 {{- $all := mustMergeOverwrite $own $common $given -}}
 {{- $_ := set $all.events "sinks" $sinks -}}
 {{- toYaml $all -}}
