@@ -208,8 +208,8 @@ def _promises(
 
 
 def _stable(watched: Watched) -> bool:
-    """Whether all windows were stable but for the first ones of a new model, which say nothing yet."""
-    return "stable" in watched.verdicts and watched.verdicts.keys() <= {"stable", "warming_up"}
+    """Whether no window said drift; some warn by chance, and the first ones of a model say nothing yet."""
+    return "stable" in watched.verdicts and watched.verdicts.keys() <= {"stable", "warming_up", "warning"}
 
 
 def _run(run: RunRecord) -> RunEndRecord:

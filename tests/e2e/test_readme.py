@@ -118,7 +118,7 @@ def test_make_demo_tells_the_whole_story_and_the_clients_lines_work_while_it_doe
     assert told["requests"]["sent"] * 5 >= 20_000 * 3
     assert told["detection"]["verdict"] == "drift"
     assert told["auprc"]["difference"]["low"] > 0
-    assert set(told["after"]["verdicts"]) <= {"warming_up", "stable"}
+    assert "drift" not in told["after"]["verdicts"]
     drifted, shuffled, monthly = told["runs"]
     assert [run["key"].split("-")[0] for run in told["runs"]] == ["drift", "manual", "schedule"]
     assert [run["outcome"] for run in (drifted, shuffled, monthly)] == ["promoted", "rejected", "no_gain"]
