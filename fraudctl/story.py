@@ -41,7 +41,7 @@ CALM: Final = 50
 """Requests a second while a run has the processors."""
 MOST_ROWS: Final = 3 * DAY_ROWS
 """A drift that is not seen in so many rows is not."""
-WAIT_SECONDS: Final = 90.0
+WAIT_SECONDS: Final = 180.0
 ENOUGH: Final = 5_000
 """Outcomes by which a model that catches next to nothing is found out."""
 SHUFFLED_BLOCKS: Final = 2
