@@ -62,11 +62,13 @@ class Outcome:
         label: 1 for a fraud.
         source: Where it is known from.
         at: Since when it is [s, UTC].
+        by: Who says so; nobody where nothing was reported.
     """
 
     label: int
     source: str
     at: float
+    by: str = ""
 
 
 class TooManyLabels(InvalidInput):

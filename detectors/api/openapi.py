@@ -58,6 +58,7 @@ def description() -> dict[str, Any]:
             "get": _get(
                 "Transactions, newest first, with reasons.",
                 None,
+                id=_TEXT,
                 version=_TEXT,
                 since=_TIME,
                 until=_TIME,
@@ -75,7 +76,14 @@ def description() -> dict[str, Any]:
         "/v1/labelled": {"get": _parquet("Transactions whose outcome has matured.", since=_TIME, as_of=_TIME)},
         "/v1/logged": {"get": _parquet("What was asked and answered.", version=_TEXT, since=_TIME, until=_TIME)},
         f"/v1/models/{MODEL_NAME}/versions/{{version}}/evidence": {
-            "get": _get("What a version has answered.", None, "version", since=_TIME, until=_TIME)
+            "get": _get(
+                "What a version has answered; without what labels say where `labelled` is `no`.",
+                None,
+                "version",
+                since=_TIME,
+                until=_TIME,
+                labelled={"type": "string", "enum": ["no"]},
+            )
         },
         "/health": {"get": _get("Ready as soon as events are taken.", None)},
     }

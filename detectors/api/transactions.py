@@ -72,11 +72,12 @@ class TransactionsApi:
         ]
 
     def _transactions(self, request: Request) -> Response:
-        only(request, "version", "since", "until", "alert", "cursor", "limit")
+        only(request, "id", "version", "since", "until", "alert", "cursor", "limit")
         wanted = Wanted(
-            version=_version(request),
+            version=_text(request, "version"),
             since=seconds(request, "since"),
             until=seconds(request, "until"),
+            id=_text(request, "id"),
         )
         alert = request.query_params.get("alert")
         if alert is None:
@@ -108,6 +109,8 @@ class TransactionsApi:
             "alert": ALERTS[one.alert],
             "label": one.reported and one.reported.label,
             "label_source": one.reported and one.reported.source,
+            "label_by": one.reported and one.reported.by,
+            "label_at": one.reported and rfc3339_of(one.reported.at),
             "reasons": reasons
             and [
                 {
@@ -163,16 +166,24 @@ class TransactionsApi:
     def _logged(self, request: Request) -> Response:
         only(request, "version", "since", "until")
         wanted = Wanted(
-            version=_version(request), since=seconds(request, "since"), until=seconds(request, "until")
+            version=_text(request, "version"), since=seconds(request, "since"), until=seconds(request, "until")
         )
         return _streamed(_logged_parquet(self.store.logged(wanted)), "logged.parquet")
 
     def _evidence(self, request: Request) -> Response:
-        only(request, "since", "until")
+        only(request, "since", "until", "labelled")
         version = printable("version", request.path_params["version"])
         since, until = seconds(request, "since"), seconds(request, "until")
         evidence = self.store.evidence(version, since, until, np.array(SCORE_EDGES))
-        facts = self.labels.facts(version, since or 0.0, self.clock(), until)
+        labelled = None
+        if request.query_params.get("labelled") != "no":  # which takes far longer than the rest
+            facts = self.labels.facts(version, since or 0.0, self.clock(), until)
+            labelled = {
+                "frauds": facts.frauds,
+                "alerts": facts.alerts,
+                "recall": _share(facts.caught, facts.frauds),
+                "precision": _share(facts.true_alerts, facts.alerts),
+            }
         rows, alerts = int(evidence.alerts.sum()), evidence.alerts.tolist()
         return document(
             {
@@ -182,12 +193,7 @@ class TransactionsApi:
                 "alerts": dict(zip(ALERTS, alerts, strict=True)),
                 "alert_rate": _share(rows - alerts[0], rows),
                 "score_histogram": {"edges": SCORE_EDGES, "counts": evidence.scores.tolist()},
-                "labelled": {
-                    "frauds": facts.frauds,
-                    "alerts": facts.alerts,
-                    "recall": _share(facts.caught, facts.frauds),
-                    "precision": _share(facts.true_alerts, facts.alerts),
-                },
+                "labelled": labelled,
             }
         )
 
@@ -226,9 +232,9 @@ def _share(count: int, of: int) -> dict[str, float] | None:
     }
 
 
-def _version(request: Request) -> str | None:
-    text = request.query_params.get("version")
-    return None if text is None else printable("version", text)
+def _text(request: Request, name: str) -> str | None:
+    text = request.query_params.get(name)
+    return None if text is None else printable(name, text)
 
 
 def _place(request: Request) -> Place | None:

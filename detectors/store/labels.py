@@ -141,13 +141,13 @@ def known_of(connection: Connection, row_ids: Sequence[str], as_of: float) -> Kn
     reported: dict[str, Outcome] = {}
     for part in _parts(row_ids):
         wanted = (
-            select(LABELS.c.row_id, LABELS.c.label, LABELS.c.source, LABELS.c.at)
+            select(LABELS.c.row_id, LABELS.c.label, LABELS.c.source, LABELS.c.at, LABELS.c.by)
             .where(LABELS.c.row_id.in_(part), LABELS.c.at <= as_of)
             .order_by(LABELS.c.at, LABELS.c.seq)  # the one that counts comes last
         )
-        for row_id, label, source, at in connection.execute(wanted):
+        for row_id, label, source, at, by in connection.execute(wanted):
             if row_id not in doubtful:
-                reported[row_id] = Outcome(label, source, at)
+                reported[row_id] = Outcome(label, source, at, by)
     return Known(reported, doubtful)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
@@ -17,13 +17,13 @@ from typing import Any, Final
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, Select, select, tuple_
+from sqlalchemy import Connection, Row, Select, literal, select, tuple_
 
 from detectors.labels import Outcome, is_silent, mature
 from detectors.store.database import Database
-from detectors.store.labels import came_once, known_of
+from detectors.store.labels import came_once, known_of, place_of
 from detectors.store.log import inputs_of
-from detectors.store.tables import ANSWERS, REQUESTS
+from detectors.store.tables import ANSWERS, REQUESTS, ROW_IDS
 from fraudkit.schema import FloatArray
 from fraudkit.settings import LabelSettings
 
@@ -73,6 +73,7 @@ class Wanted:
         until: Before this time [s, UTC].
         alerts: With one of these alerts.
         to_review: That are in the review sample, and of which nothing was reported.
+        id: With this id.
     """
 
     version: str | None = None
@@ -80,6 +81,7 @@ class Wanted:
     until: float | None = None
     alerts: frozenset[int] = frozenset({0, 1, 2})
     to_review: bool = False
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +150,12 @@ class TransactionStore:
         """
         found: list[Transaction] = []
         place, most = after, limit
+        # Most of the traffic is not in the sample, and is not looked at any closer.
+        of = self.sampled if wanted.to_review else None
         with self._database.read() as connection:
             for _ in range(_CHUNKS):
                 page = _page(connection, _newest(wanted, place), wanted, most)
-                for here, transaction in self._opened(connection, page.rows, math.inf):
+                for here, transaction in self._opened(connection, page.rows, math.inf, of):
                     if not _is_before(after, here) and self._fits(transaction, wanted):
                         found.append(transaction)
                     if len(found) == limit:
@@ -204,7 +208,7 @@ class TransactionStore:
         return int.from_bytes(digest, "little") / 2.0**64 < self._settings.review_share
 
     def _fits(self, transaction: Transaction, wanted: Wanted) -> bool:
-        if transaction.alert not in wanted.alerts:
+        if transaction.alert not in wanted.alerts or wanted.id not in (None, transaction.id):
             return False
         if not wanted.to_review:
             return True
@@ -255,12 +259,19 @@ class TransactionStore:
             after = page.last
 
     def _opened(
-        self, connection: Connection, rows: Sequence[Row[Any]], as_of: float
+        self,
+        connection: Connection,
+        rows: Sequence[Row[Any]],
+        as_of: float,
+        of: Callable[[str], bool] | None = None,
     ) -> Iterator[tuple[Place, Transaction]]:
-        """The transactions of requests, each with its place."""
+        """The transactions of requests, each with its place; with `of`, of requests that have one that it says."""
         names = [_names(row) for row in rows]
-        known = known_of(connection, [name for several in names for name in several], as_of)
+        looked_up = [name for several in names for name in several if of is None or of(name)]
+        known, few = known_of(connection, looked_up, as_of), set(looked_up)
         for row, own in zip(rows, names, strict=True):
+            if of and few.isdisjoint(own):
+                continue
             probabilities = np.frombuffer(row.probabilities, "<f8").tolist()
             answered = zip(own, inputs_of(row.inputs), probabilities, row.alerts, strict=True)
             for number, (name, inputs, probability, alert) in enumerate(answered):
@@ -332,6 +343,10 @@ def _asked(wanted: Wanted) -> Select[Any]:
         asked = asked.where(REQUESTS.c.time >= wanted.since)
     if wanted.until is not None:
         asked = asked.where(REQUESTS.c.time < wanted.until)
+    if wanted.id is not None:
+        begun, _ = place_of(wanted.id)
+        named = select(ROW_IDS.c.id).where(ROW_IDS.c.row_id.in_((wanted.id, begun)))
+        asked = asked.where(REQUESTS.c.id.in_(named.union(select(literal(begun)))))
     return asked
 
 

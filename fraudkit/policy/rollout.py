@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -264,9 +264,32 @@ class Facts:
                 raise ValueError(f"{len(self.bounds)} bounds make {len(self.bounds) + 1} counts, got {server}")
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A thing that a canary is judged by, with its numbers.
+
+    Attributes:
+        name: What it is.
+        outcome: `fail` rolls back, `inconclusive` has too little yet.
+        canary: The canary's number, or how much there is; None where there is none.
+        stable: Stable's, where they are compared.
+        limit: What the canary's may be at the most, or, where `at_least`, must be at the least.
+        at_least: Which of both.
+        message: More, in words.
+    """
+
+    name: str
+    outcome: Outcome
+    canary: float | None = None
+    stable: float | None = None
+    limit: float | None = None
+    at_least: bool = False
+    message: str = ""
+
+
 RolloutVerdict = Verdict[Facts]
 _Said = tuple[Outcome, str, str]
-_Check = Callable[[Facts, RolloutRules], _Said | None]
+_Harm = Callable[[Facts, RolloutRules], _Said | None]
 
 
 def decide(facts: Facts, rules: RolloutRules, now: float) -> RolloutVerdict:
@@ -307,6 +330,40 @@ def confirm(labelled: Labelled, promoted_at: float, rules: RolloutRules, now: fl
         message = f"{rules.confirm_seconds / _DAY:g} days have passed without a confirmation: {missing}"
         return Verdict(Outcome.PASS, "unconfirmed", message, labelled)
     return Verdict(Outcome.INCONCLUSIVE, "provisional", missing, labelled)
+
+
+def checks(facts: Facts, rules: RolloutRules, now: float) -> tuple[Check, ...]:
+    """What `decide` looks at, one by one with its numbers, for who follows a canary."""
+    step, elapsed = rules.steps[facts.step], now - facts.began
+    failed = {said[1] for check in _HARM if (said := check(facts, rules))}
+    requests = min(facts.canary.requests, sum(facts.canary.latency))
+    counted = [
+        _enough("requests", requests, step.requests),
+        _enough("bake_seconds", elapsed, step.bake_seconds),
+    ]
+    ready = Check("ready", Outcome.PASS if facts.ready else Outcome.INCONCLUSIVE, message=facts.problem)
+    if not facts.same_model:
+        counted.append(_enough("scores", facts.skew.rows, rules.skew_rows))
+    judged = [_errors_check(facts, rules, failed), *_latency_checks(facts, rules, failed)]
+    if not facts.same_model:
+        outcome = Outcome.FAIL if "skew" in failed else _known(facts.skew.rows)
+        judged.append(Check("skew", outcome, facts.skew.largest, None, rules.skew_tolerance))
+        judged += label_checks(facts.labelled, rules)
+    return ready, *counted, *judged
+
+
+def label_checks(labelled: Labelled, rules: RolloutRules) -> tuple[Check, ...]:
+    """What `confirm` looks at."""
+    frauds, legitimate = labelled.frauds, labelled.legitimate
+    recall = Outcome.FAIL if _recall_fell(labelled, rules) else _known(frauds >= rules.least_frauds)
+    alarms = Outcome.FAIL if _false_alarms_rose(labelled, rules) else _known(legitimate)
+    canary, stable = labelled.canary_caught, labelled.stable_caught
+    told = _caught(labelled) if frauds else ""
+    return (
+        Check("recall", recall, frauds and canary / frauds, frauds and stable / frauds, message=told),
+        Check("false_alarms", alarms, labelled.canary_alerts, labelled.stable_alerts),
+        _enough("frauds", frauds, _needed(labelled, rules)),
+    )
 
 
 def evidence(canary: int, stable: int, share: float) -> float:
@@ -462,10 +519,7 @@ def _false_alarms_rose(labelled: Labelled, rules: RolloutRules) -> str | None:
 
 def _errors(facts: Facts, rules: RolloutRules) -> _Said | None:
     """Over the whole roll-out; a request that fell back to stable is an error of the canary."""
-    requests = facts.canary.requests + facts.canary_before.requests + facts.fallbacks
-    errors = facts.canary.errors + facts.canary_before.errors + facts.fallbacks
-    usual_requests = facts.stable.requests + facts.stable_before.requests
-    usual_errors = facts.stable.errors + facts.stable_before.errors
+    requests, errors, usual_requests, usual_errors = _faults(facts)
     if not (requests and usual_requests):
         return None
     if errors / requests <= usual_errors / usual_requests + rules.error_rate_margin:
@@ -481,24 +535,30 @@ def _errors(facts: Facts, rules: RolloutRules) -> _Said | None:
     )
 
 
+def _faults(facts: Facts) -> tuple[int, int, int, int]:
+    """Requests and errors of the canary, and of stable, over the whole roll-out."""
+    canary, before, fallbacks = facts.canary, facts.canary_before, facts.fallbacks
+    stable, earlier = facts.stable, facts.stable_before
+    return (
+        canary.requests + before.requests + fallbacks,
+        canary.errors + before.errors + fallbacks,
+        stable.requests + earlier.requests,
+        stable.errors + earlier.errors,
+    )
+
+
 def _latency(facts: Facts, rules: RolloutRules) -> _Said | None:
     """Within the step: a spell that slows both servers is not the canary's fault, nor is a cold start harm.
 
     At 100 percent stable answers nothing and stands as it was before. A spell of the machine is then in one of
     both alone, so only the median is asked for, which a short one leaves where it is, at the factor's square.
     """
-    step = rules.steps[facts.step]
-    whole = step.percent == WHOLE
-    canary = facts.canary.latency
-    stable = _sum(facts.stable_before.latency, facts.stable.latency) if whole else facts.stable.latency
+    canary, stable = _timed(facts, rules)
     requests, usual_requests = sum(canary), sum(stable)
-    if requests < step.requests or not usual_requests:
+    if requests < rules.steps[facts.step].requests or not usual_requests:
         return None
-    factor = rules.latency_factor**2 if whole else rules.latency_factor
     alpha = rules.latency_alpha / (2 * len(rules.steps) - 1)
-    for share in (MEDIAN,) if whole else (MEDIAN, TAIL):
-        took, usual = _quantile(canary, facts.bounds, share), _quantile(stable, facts.bounds, share)
-        limit = max(factor * usual, usual + rules.latency_floor)
+    for share, took, usual, limit in _quantiles(facts, rules):
         if took <= limit:
             continue
         bound = min(range(len(facts.bounds)), key=lambda at: abs(math.log(facts.bounds[at] / limit)))
@@ -515,7 +575,53 @@ def _latency(facts: Facts, rules: RolloutRules) -> _Said | None:
     return None
 
 
-_HARM: tuple[_Check, ...] = (_skewed, _errors, _recall, _false_alarms, _latency)
+def _timed(facts: Facts, rules: RolloutRules) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The canary's latency histogram and the one of stable that it is compared with."""
+    whole = rules.steps[facts.step].percent == WHOLE
+    stable = _sum(facts.stable_before.latency, facts.stable.latency) if whole else facts.stable.latency
+    return facts.canary.latency, stable
+
+
+def _quantiles(facts: Facts, rules: RolloutRules) -> Iterator[tuple[float, float, float, float]]:
+    """Each share that is judged with the canary's quantile, stable's, and what is allowed [s]."""
+    whole = rules.steps[facts.step].percent == WHOLE
+    factor = rules.latency_factor**2 if whole else rules.latency_factor
+    canary, stable = _timed(facts, rules)
+    for share in (MEDIAN,) if whole else (MEDIAN, TAIL):
+        usual = _quantile(stable, facts.bounds, share)
+        limit = max(factor * usual, usual + rules.latency_floor)
+        yield share, _quantile(canary, facts.bounds, share), usual, limit
+
+
+_HARM: tuple[_Harm, ...] = (_skewed, _errors, _recall, _false_alarms, _latency)
+
+
+def _errors_check(facts: Facts, rules: RolloutRules, failed: set[str]) -> Check:
+    requests, errors, usual_requests, usual_errors = _faults(facts)
+    if not (requests and usual_requests):
+        return Check("errors", Outcome.INCONCLUSIVE)
+    usual = usual_errors / usual_requests
+    outcome = Outcome.FAIL if "errors" in failed else Outcome.PASS
+    return Check("errors", outcome, errors / requests, usual, usual + rules.error_rate_margin)
+
+
+def _latency_checks(facts: Facts, rules: RolloutRules, failed: set[str]) -> Iterator[Check]:
+    canary, stable = map(sum, _timed(facts, rules))
+    if not (canary and stable):
+        yield Check("latency", Outcome.INCONCLUSIVE)
+        return
+    usual = Outcome.FAIL if "latency" in failed else _known(canary >= rules.steps[facts.step].requests)
+    for share, took, usually, limit in _quantiles(facts, rules):
+        outcome = Outcome.PASS if usual is Outcome.FAIL and took <= limit else usual
+        yield Check(f"latency_{100 * share:.0f}", outcome, took, usually, limit)
+
+
+def _enough(name: str, there: float, needed: float) -> Check:
+    return Check(name, _known(there >= needed), there, None, needed, at_least=True)
+
+
+def _known(enough: float) -> Outcome:
+    return Outcome.PASS if enough else Outcome.INCONCLUSIVE
 
 
 def _not_ready(facts: Facts) -> tuple[str, str] | None:

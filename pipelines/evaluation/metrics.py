@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudkit.errors import InvalidInput
-from fraudkit.estimate import Estimate
+from fraudkit.estimate import Estimate, Z, wilson
 from pipelines.evaluation.resampling import (
     REPLICATES,
     FloatArray,
     Labels,
-    Z,
     check_scored,
     rank,
     ranking_estimates,
@@ -175,10 +174,10 @@ def balanced(
     return BalancedMetrics(
         rows=int(y.size),
         cut=float(cut),
-        accuracy=_wilson(tp + tn, y.size),
-        precision=_wilson(tp, tp + fp),
-        recall=_wilson(tp, tp + fn),
-        f1=_mapped(_wilson(tp, tp + fp + fn), lambda share: 2 * share / (1 + share)),
+        accuracy=wilson(tp + tn, y.size),
+        precision=wilson(tp, tp + fp),
+        recall=wilson(tp, tp + fn),
+        f1=_mapped(wilson(tp, tp + fp + fn), lambda share: 2 * share / (1 + share)),
         roc_auc=auc,
         confusion_matrix=((tn, fp), (fn, tp)),
     )
@@ -428,7 +427,7 @@ def _combined(terms: Sequence[tuple[float, Estimate]]) -> Estimate:
 
 def _precision(hits: float, false_alarms: float, legit_weight: float) -> Estimate:
     """Precision with legitimate rows weighted: Wilson's interval, carried over by a rising function."""
-    return _mapped(_wilson(hits, hits + false_alarms), lambda share: share / (share + legit_weight * (1 - share)))
+    return _mapped(wilson(hits, hits + false_alarms), lambda share: share / (share + legit_weight * (1 - share)))
 
 
 def _mapped(estimate: Estimate, rising: Callable[[float], float]) -> Estimate:
@@ -436,17 +435,7 @@ def _mapped(estimate: Estimate, rising: Callable[[float], float]) -> Estimate:
 
 
 def _share(rows: NDArray[np.bool_]) -> Estimate:
-    return _wilson(int(rows.sum()), rows.size)
-
-
-def _wilson(hits: float, rows: float) -> Estimate:
-    """A proportion with Wilson's interval (1927); without rows 0, from 0 to 1."""
-    if not rows:
-        return Estimate(0.0, 0.0, 1.0)
-    share = hits / rows
-    centre = (share + Z**2 / (2 * rows)) / (1 + Z**2 / rows)
-    half = Z / (1 + Z**2 / rows) * math.sqrt(share * (1 - share) / rows + Z**2 / (4 * rows**2))
-    return Estimate(float(share), min(max(0.0, centre - half), share), max(min(1.0, centre + half), share))
+    return wilson(int(rows.sum()), rows.size)
 
 
 def _fraud_share(frauds: FloatArray, legit: FloatArray, legit_weight: float) -> float:

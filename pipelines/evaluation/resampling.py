@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudkit.errors import InvalidInput
-from fraudkit.estimate import Estimate
+from fraudkit.estimate import Estimate, Z
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -29,8 +29,6 @@ Labels = NDArray[np.integer[Any]]
 Counts = tuple[IntArray, IntArray]
 """Frauds by distinct score, highest first [..., m], and legitimate rows by cell [..., 2m + 1]."""
 
-Z: Final = 1.959963984540054
-"""Half width of a 95 % normal interval, in standard errors."""
 REPLICATES: Final = 2_000
 
 _MOST_CELLS: Final = 10_000  # 2,000 replicates of so many take a second

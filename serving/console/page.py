@@ -71,7 +71,9 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def probability(value: float) -> str:
     """A probability with the digits that tell it from its neighbours."""
-    if value >= 0.1:
+    if value > 0.9999:
+        return "> 99.99%"
+    if 0.1 <= value < 0.99:
         return f"{value:.1%}"
     return f"{value:.2%}" if value >= 0.001 else f"{value:.1e}"
 

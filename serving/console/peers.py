@@ -46,14 +46,16 @@ class Peer:
     url: str
     client: httpx.AsyncClient
 
-    async def get(self, path: str, kind: type[_Read], **parameters: str | int | None) -> _Read:
+    async def get(
+        self, path: str, kind: type[_Read], seconds: float = SECONDS, **parameters: str | int | None
+    ) -> _Read:
         """What it says at a path.
 
         Raises:
             PeerError: It is away, refuses, or says something else.
         """
         given = {key: value for key, value in parameters.items() if value is not None}
-        answer = await self.send("GET", path, params=given)
+        answer = await self.send("GET", path, seconds, params=given)
         try:
             return kind.model_validate_json(answer.content)
         except ValidationError as error:

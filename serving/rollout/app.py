@@ -21,6 +21,7 @@ from fraudkit.events import Version
 from serving.rollout.bundles import AcceptRequest, Children, ThresholdsRequest
 from serving.rollout.controller import Controller
 from serving.rollout.engine import ACTIONS, Asked, Busy
+from serving.rollout.state import Rollout
 
 log = structlog.get_logger()
 
@@ -68,6 +69,7 @@ class RolloutApi:
             Route("/v1/rollouts", self._ask, methods=["POST"]),
             Route("/v1/rollouts", self._all),
             Route("/v1/rollouts/{id}", self._one),
+            Route("/v1/rollouts/{id}/checks", self._checks),
             Route("/v1/rollouts/{id}/{action}", self._act, methods=["POST"]),
             Route("/v1/bundles/{version}/thresholds", self._thresholds, methods=["POST"]),
             Route("/v1/bundles/{version}/reference", self._reference, methods=["POST"]),
@@ -118,11 +120,19 @@ class RolloutApi:
         return document({"rollouts": [one.model_dump() for one in rollouts]})
 
     def _one(self, request: Request) -> Response:
+        return document(self._found(request).model_dump())
+
+    def _checks(self, request: Request) -> Response:
+        found = self._found(request)
+        shares = [step.percent for step in self._controller.rules.steps]
+        return document({"status": found.status, "steps": shares, "checks": self._controller.checks(found)})
+
+    def _found(self, request: Request) -> Rollout:
         only(request)
         found = self._controller.state.get(request.path_params["id"])
         if found is None:
             raise HTTPException(404, f"there is no roll-out {request.path_params['id']!r}")
-        return document(found.model_dump())
+        return found
 
     def _models(self, request: Request) -> Response:
         only(request)

@@ -16,7 +16,7 @@ import structlog
 
 from fraudkit.errors import FraudError, InvalidInput, TemporaryError
 from fraudkit.events import CONTENT_TYPE, EventData, ModelPromoted, ModelRolledBack, encode
-from fraudkit.policy.rollout import Labelled, RolloutRules
+from fraudkit.policy.rollout import Check, Labelled, RolloutRules, checks, label_checks
 from fraudkit.settings import MODEL_NAME, EventSettings
 from serving.rollout import engine
 from serving.rollout.engine import BY_HAND, Asked
@@ -76,6 +76,7 @@ class Controller:
         self._troubles = Troubles()
         self._percents = tuple(step.percent for step in rules.steps)
         self._labelled: dict[str, tuple[float, Labelled]] = {}
+        self._observed: Observed | None = None
 
     @property
     def known(self) -> State | None:
@@ -98,6 +99,11 @@ class Controller:
     def goal(self) -> Wanted | None:
         """What is wanted of the target; None before there is a model."""
         return wanted(self.state, self._percents)
+
+    @property
+    def rules(self) -> RolloutRules:
+        """How a canary is judged."""
+        return self._rules
 
     @property
     def troubles(self) -> Troubles:
@@ -147,6 +153,15 @@ class Controller:
             rollout = self.state.get(name)
         log.info("a person acted", rollout=name, action=action, by=by, reason=reason)
         return rollout  # type: ignore[return-value]  # it was acted on
+
+    def checks(self, rollout: Rollout) -> tuple[Check, ...]:
+        """What a canary, or a provisional promotion, is judged by, as last seen; empty where nothing is judged."""
+        labelled = self._labelled.get(rollout.id, (0.0, NO_LABELS))[1]
+        if rollout.status is Status.PROVISIONAL:
+            return label_checks(labelled, self._rules)
+        if rollout.status not in _JUDGED or self._observed is None:
+            return ()
+        return checks(engine.facts_of(rollout, self._observed, labelled), self._rules, self._clock())
 
     def tick(self) -> None:
         """Do what is to be done now.
@@ -222,6 +237,7 @@ class Controller:
                 mark = self._target.apply(goal, observed.mark)
                 observed = self._target.observe(goal, mark)
         self._troubles.say("foreign", observed.foreign)
+        self._observed = observed
         self._change(lambda state: engine.settle(_marked(state, observed), observed, self._clock()))
         return observed
 
@@ -269,9 +285,10 @@ class Controller:
 
     def _compared(self, rollout: Rollout) -> Counts:
         counts, now = rollout.counts, self._clock()
-        if not rollout.settled or now - (counts.skew_until or rollout.asked) < self._label_seconds:
+        due = now - (counts.skew_until or rollout.asked) >= self._label_seconds
+        if rollout.champion is None or not rollout.settled or not due:
             return counts
-        return self._evidence.compared(counts, rollout.version, rollout.asked, now)
+        return self._evidence.compared(counts, rollout.champion, rollout.version, rollout.asked, now)
 
     def _count(self, rollout: Rollout, counts: Counts) -> None:
         def change(state: State) -> State:

@@ -168,22 +168,7 @@ def judge(
     rollout = state.going_on
     if rollout is None or rollout.status is not Status.RUNNING:
         return state, None
-    counts = rollout.counts
-    facts = Facts(
-        step=rollout.step,
-        began=rollout.began,
-        ready=observed.ready if rollout.settled else (observed.ready and None),
-        problem=observed.problem,
-        canary=counts.canary.step.server(),
-        stable=counts.stable.step.server(),
-        bounds=counts.bounds,
-        skew=counts.skew(),
-        labelled=labelled,
-        fallbacks=counts.fallbacks,
-        canary_before=counts.canary.before.server(),
-        stable_before=counts.stable.before.server(),
-        same_model=rollout.same_version,
-    )
+    facts = facts_of(rollout, observed, labelled)
     verdict = decide(facts, rules, now)
     said = (str(verdict.outcome), verdict.reason, verdict.message)
     if verdict.outcome is Outcome.INCONCLUSIVE:
@@ -203,8 +188,28 @@ def judge(
     elif rollout.step + 1 == len(rules.steps):
         update["status"] = Status.PROMOTING
     else:
-        update |= {"step": rollout.step + 1, "counts": _next_step(counts)}
+        update |= {"step": rollout.step + 1, "counts": _next_step(rollout.counts)}
     return state.with_(rollout.model_copy(update=update)), verdict
+
+
+def facts_of(rollout: Rollout, observed: Observed, labelled: Labelled) -> Facts:
+    """What is known of a canary, for the policy."""
+    counts = rollout.counts
+    return Facts(
+        step=rollout.step,
+        began=rollout.began,
+        ready=observed.ready if rollout.settled else (observed.ready and None),
+        problem=observed.problem,
+        canary=counts.canary.step.server(),
+        stable=counts.stable.step.server(),
+        bounds=counts.bounds,
+        skew=counts.skew(),
+        labelled=labelled,
+        fallbacks=counts.fallbacks,
+        canary_before=counts.canary.before.server(),
+        stable_before=counts.stable.before.server(),
+        same_model=rollout.same_version,
+    )
 
 
 def judge_promotion(

@@ -18,7 +18,7 @@ from fraudkit.errors import FraudError, PermanentError
 from fraudkit.policy.rollout import Labelled
 from fraudkit.schema import INPUTS, FloatArray
 from fraudkit.scoring import Scorer
-from serving.rollout.state import Counted, Counts, Tally
+from serving.rollout.state import KEPT_DISAGREEMENTS, Counted, Counts, Disagreement, Tally
 from serving.rollout.targets import Side
 
 if TYPE_CHECKING:
@@ -60,21 +60,28 @@ class Evidence:
         self._bundles.reach()
         get(f"{self._detector}/health", seconds=SCRAPE_SECONDS)
 
-    def compared(self, counts: Counts, version: str, since: float, now: float) -> Counts:
-        """`counts` with the rows of `version` that were logged since they were compared last."""
+    def compared(self, counts: Counts, stable: str, version: str, since: float, now: float) -> Counts:
+        """`counts` with the rows of `version` logged since they were compared last; stable scores them too."""
         begin, end = counts.skew_until or since, now - OVERLAP_SECONDS
         if end <= begin:
             return counts
         table = self._table("logged", version=version, since=_time(begin), until=_time(end))
         if table.num_rows == 0:
             return counts.model_copy(update={"skew_until": end})
-        offline = self.scorer(version).probabilities(_inputs(table))
+        inputs = _inputs(table)
+        offline = self.scorer(version).probabilities(inputs)
         away = np.abs(offline - table["probability"].to_numpy())
         update = {
             "skew_rows": counts.skew_rows + table.num_rows,
             "skew_differing": counts.skew_differing + int((~(away <= self._tolerance)).sum()),
             "skew_largest": max(counts.skew_largest, float(away.max())),
             "skew_until": end,
+            "disagreements": disagreeing(
+                counts.disagreements,
+                table["id"].to_pylist(),
+                offline,
+                self.scorer(stable).probabilities(inputs),
+            ),
         }
         return counts.model_copy(update=update)
 
@@ -110,6 +117,19 @@ class Evidence:
             return pq.read_table(io.BytesIO(get(url, parameters, ASK_SECONDS)))
         except (pa.ArrowException, OSError) as error:
             raise PermanentError(f"{url} did not give Parquet: {error}") from error
+
+
+def disagreeing(
+    known: tuple[Disagreement, ...], ids: Sequence[str], canary: FloatArray, stable: FloatArray
+) -> tuple[Disagreement, ...]:
+    """The largest disagreements of those that are known and of new rows, by the probabilities of both."""
+    most = np.argsort(-np.abs(canary - stable), kind="stable")[:KEPT_DISAGREEMENTS]
+    new = [
+        Disagreement(id=ids[at], canary=float(canary[at]), stable=float(stable[at]))
+        for at in most
+        if canary[at] != stable[at]
+    ]
+    return tuple(sorted((*known, *new), key=lambda one: -abs(one.canary - one.stable))[:KEPT_DISAGREEMENTS])
 
 
 def counted(counts: Counts, servers: Mapping[Side, Sequence[str]], fallbacks: int) -> Counts:

@@ -16,6 +16,8 @@ from serving.rollout.targets import Side, Wanted
 
 KEPT: Final = 50
 """Roll-outs that are remembered."""
+KEPT_DISAGREEMENTS: Final = 5
+"""Transactions on which two models differ the most, as far as they are remembered."""
 KEPT_HANDS: Final = 50
 """What people did to a roll-out, as far as it is remembered."""
 
@@ -87,6 +89,14 @@ class Tally(_Record):
     before: Counted = Counted()
 
 
+class Disagreement(_Record):
+    """A transaction of which two models think differently: its row id, and the probability that each gives it."""
+
+    id: str
+    canary: float
+    stable: float
+
+
 class Counts(_Record):
     """What was counted in a roll-out.
 
@@ -100,6 +110,7 @@ class Counts(_Record):
         skew_differing: Those that differ.
         skew_largest: Largest difference of probability.
         skew_until: Until when rows were compared [s, UTC].
+        disagreements: Rows of the canary on which stable differs the most, the most first.
     """
 
     stable: Tally = Tally()
@@ -111,6 +122,7 @@ class Counts(_Record):
     skew_differing: int = 0
     skew_largest: float = 0.0
     skew_until: float | None = None
+    disagreements: tuple[Disagreement, ...] = ()
 
     def summed(self) -> Counts:
         """Without what was read last of each server."""

@@ -53,6 +53,9 @@ def test_every_container_that_stays_is_probed(profile: str) -> None:
             assert "livenessProbe" in container, one["metadata"]["name"]
             if container.get("ports"):
                 assert "readinessProbe" in container, one["metadata"]["name"]
+            for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+                seconds = container.get(kind, {"timeoutSeconds": 3}).get("timeoutSeconds", 1)
+                assert seconds >= 3, f"{one['metadata']['name']}: on a busy node {kind} takes longer"
             seen += 1
     assert seen > 4
 

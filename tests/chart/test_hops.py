@@ -310,6 +310,15 @@ def test_mlflow_answers_to_every_form_of_its_services_name() -> None:
     assert not is_allowed_host_header(allowed, f"{name}.other")
 
 
+def test_mlflow_runs_without_the_processes_of_its_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.environment_variables import MLFLOW_SERVER_ENABLE_JOB_EXECUTION as JOBS
+
+    assert JOBS.get() is True
+    (server,) = pod_of(objects(ENGINE)["Deployment/mlflow"])["containers"]
+    monkeypatch.setenv(JOBS.name, environment(server)[JOBS.name])
+    assert JOBS.get() is False
+
+
 def test_alerts_are_on_metrics_that_the_parts_have() -> None:
     rules = objects(ENGINE, "monitoring.prometheusRule=true")["PrometheusRule/fraud"]["spec"]["groups"][0]["rules"]
     named = {name for rule in rules for name in re.findall(r"fraud_\w+", rule["expr"])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -239,6 +240,33 @@ def test_a_transaction_is_told_with_its_reasons(client: Client, database: Databa
     assert {one["alert"] for one in blocked} == {"block"}
 
 
+def test_a_transaction_is_found_by_its_id_and_told_with_who_labelled_it_and_when(
+    client: Client, database: Database, watched: Bundle
+) -> None:
+    name = fill(database, watched.version)[3]
+    client.post("/v1/labels", json={"id": name, "label": 1, "source": "analyst", "by": "ada", "at": HOUR + 9_000})
+    (found,) = client.get("/v1/transactions", params={"id": name}).json()["transactions"]
+    told = ("id", "label", "label_source", "label_by")
+    assert [found[key] for key in told] == [name, 1, "analyst", "ada"]
+    assert datetime.fromisoformat(found["label_at"]).timestamp() == HOUR + 9_000
+    own: list[Entry] = [
+        request("o", HOUR, rows_of(2, 1), ("card-7", "card-8")),
+        answer(
+            "o",
+            HOUR,
+            version=watched.version,
+            probabilities=[0.1, 0.2],
+            alerts=[0, 1],
+            row_ids=("card-7", "card-8"),
+        ),
+    ]
+    RequestLog(database, 60.0, "replica").store(own, NOW)
+    (found,) = client.get("/v1/transactions", params={"id": "card-8"}).json()["transactions"]
+    assert (found["id"], found["probability"]) == ("card-8", 0.2)
+    for other in ("nobody-0", "nobody", name.rpartition("-")[0]):
+        assert client.get("/v1/transactions", params={"id": other}).json() == {"transactions": [], "cursor": None}
+
+
 def test_the_review_sample_has_no_alert_and_no_label(client: Client, database: Database, watched: Bundle) -> None:
     names = fill(database, watched.version)
     sample = client.get("/v1/review", params={"limit": 1_000}).json()["transactions"]
@@ -256,6 +284,8 @@ def test_evidence_of_a_version(client: Client, database: Database, watched: Bund
     assert sum(evidence["score_histogram"]["counts"]) == len(names)
     assert evidence["alert_rate"]["low"] < evidence["alert_rate"]["value"] < evidence["alert_rate"]["high"]
     assert evidence["labelled"]["frauds"] == sum(n % 5 == 3 for n in range(len(names)))
+    quick = client.get(f"/v1/models/fraud/versions/{watched.version}/evidence", params={"labelled": "no"}).json()
+    assert quick == evidence | {"labelled": None}
     nothing = client.get("/v1/models/fraud/versions/none/evidence").json()
     assert (nothing["rows"], nothing["alert_rate"]) == (0, None)
 

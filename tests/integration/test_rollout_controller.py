@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from asgi import Client
 from bundles import sibling
 from kserve_stand_in import CONFIG_MAPS, NAMESPACE, Cluster, running
 from kubernetes.client import ApiClient, Configuration
@@ -18,6 +19,7 @@ from fraudkit.errors import FraudError, TemporaryError
 from fraudkit.policy.rollout import RolloutRules, Step
 from fraudkit.settings import EventSettings
 from serving.rollout.apiserver import ApiServer
+from serving.rollout.app import RolloutApi
 from serving.rollout.configmap import STATE, ConfigMapStore
 from serving.rollout.controller import Controller
 from serving.rollout.engine import Asked, judge
@@ -246,6 +248,22 @@ def test_without_the_detector_a_canary_goes_no_step_further_and_back_where_it_do
     assert "does not answer" in served.controller.troubles.now["evidence"]
     served.pods.broken = {"fraud-predictor-00002"}
     assert served.until("drift-second", "rolled_back").said[1] == "errors"
+
+
+def test_who_follows_a_canary_is_told_each_check_and_of_one_that_is_over_none(served: World, second: str) -> None:
+    served.ask(second, "drift-second")
+    served.tick(3)
+    client = Client(RolloutApi(served.controller, BundleStore(served.bundles)).app())
+    told = client.get("/v1/rollouts/drift-second/checks").json()
+    assert (told["status"], told["steps"]) == ("running", [10, 50, 100])
+    seen = {check["name"]: check for check in told["checks"]}
+    assert (seen["requests"]["limit"], seen["requests"]["at_least"]) == (20, True)
+    assert seen["requests"]["canary"] > 0
+    assert (seen["scores"]["canary"], seen["scores"]["outcome"]) == (0, "inconclusive")
+    assert [check["outcome"] for check in told["checks"] if check["name"] == "errors"] == ["pass"]
+    served.controller.act("drift-second", "rollback", "a test", "to see")
+    assert client.get("/v1/rollouts/drift-second/checks").json()["checks"] == []
+    assert client.get("/v1/rollouts/nobody/checks").status_code == 404
 
 
 def test_counters_are_read_at_each_look_and_written_now_and_then(served: World, second: str) -> None:

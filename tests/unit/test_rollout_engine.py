@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -9,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from fraudkit.errors import InvalidInput
 from fraudkit.policy.rollout import Labelled, RolloutRules, Step
 from serving.rollout.engine import Asked, Busy, act, ask, judge, judge_promotion, settle
+from serving.rollout.evidence import disagreeing
 from serving.rollout.state import GOING_ON, REJECTED, Counted, Counts, Rollout, State, Status, Tally, wanted
 from serving.rollout.targets import Observed, Wanted
 
@@ -89,6 +91,13 @@ def test_a_challenger_goes_through_the_steps_and_is_promoted_provisionally() -> 
     assert state.champion == SECOND
     assert state.provisional
     assert [step.requests for step in state.provisional.steps] == [100] * 4
+
+
+def test_the_largest_disagreements_are_kept_whichever_look_saw_them() -> None:
+    first = disagreeing((), ["a", "b"], np.array([0.9, 0.5]), np.array([0.1, 0.4]))
+    assert [(one.id, one.canary, one.stable) for one in first] == [("a", 0.9, 0.1), ("b", 0.5, 0.4)]
+    later = disagreeing(first, list("cdefgh"), np.full(6, 0.2), np.array([0.6, 0.6, 0.6, 0.6, 0.21, 0.99]))
+    assert [one.id for one in later] == ["a", "h", "c", "d", "e"]
 
 
 def provisional() -> State:

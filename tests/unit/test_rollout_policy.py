@@ -26,6 +26,7 @@ from fraudkit.policy.rollout import (
     Server,
     Skew,
     Step,
+    checks,
     confirm,
     decide,
     evidence,
@@ -77,6 +78,21 @@ def test_enough_labels_are_told_with_their_numbers() -> None:
     labelled = replace(EQUAL, frauds=320)
     said = decide(replace(LAST, labelled=labelled), RULES, NOW).message
     assert said.endswith("of 320 labelled frauds the canary caught 170 and stable 170 (alone 2 and 2)")
+
+
+def test_a_follower_sees_each_check_with_its_numbers() -> None:
+    seen = {check.name: check for check in checks(GOOD, RULES, NOW)}
+    assert list(seen) == [
+        *("ready", "requests", "bake_seconds", "scores", "errors", "latency_50", "latency_95", "skew"),
+        *("recall", "false_alarms", "frauds"),
+    ]
+    assert {check.name for check in seen.values() if check.outcome is not Outcome.PASS} == {"frauds"}
+    assert (seen["requests"].canary, seen["requests"].limit, seen["requests"].at_least) == (90, 80, True)
+    assert (seen["frauds"].canary, seen["frauds"].limit) == (212, 300)
+    slow = seen["latency_95"]
+    assert slow.canary == slow.stable
+    assert slow.limit == pytest.approx(max(1.5 * slow.stable, slow.stable + 0.001))
+    assert (seen["recall"].canary, seen["recall"].stable) == (170 / 212, 170 / 212)
 
 
 def test_of_a_version_beside_itself_no_scores_are_asked_for_and_requests_and_readiness_are() -> None:
@@ -380,6 +396,8 @@ def test_any_facts_have_a_verdict_and_only_complete_ones_pass(facts: Facts, now:
     verdict = decide(facts, RULES, now)
     assert verdict.outcome is not Outcome.ERROR
     assert verdict.message
+    objects = verdict.reason in ("skew", "errors", "recall", "false_alarms", "latency")
+    assert objects == any(check.outcome is Outcome.FAIL for check in checks(facts, RULES, now))
     if verdict.passed:
         step = RULES.steps[facts.step]
         assert facts.ready

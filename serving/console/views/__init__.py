@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import BaseRoute
 
-from serving.console.views import score
+from serving.console.views import alerts, drift, file, models, runs, score, threshold, version
 
 if TYPE_CHECKING:
     from serving.console.app import Console
 
-VIEWS: Final[tuple[Callable[[Console], Sequence[BaseRoute]], ...]] = (score.routes,)
+VIEWS: Final[tuple[Callable[[Console], Sequence[BaseRoute]], ...]] = (
+    score.routes,
+    alerts.routes,
+    threshold.routes,
+    drift.routes,
+    file.routes,
+    models.routes,
+    version.routes,
+    runs.routes,
+)

@@ -100,7 +100,7 @@ def routes(console: Console) -> Sequence[BaseRoute]:
             if pasted:
                 values = read_line(pasted)
             numbers = checked(values)
-            scored = await _scored(console, numbers)
+            scored = await explained(console, numbers)
         except InvalidRows as error:
             mistakes = {violation.column or "line": violation.problem for violation in error.violations}
             problem = "some fields are not right"
@@ -177,7 +177,8 @@ async def _champion(console: Console) -> Bundle:
     return console.bundles.load(serving.champion)
 
 
-async def _scored(console: Console, numbers: Mapping[str, float]) -> Scored:
+async def explained(console: Console, numbers: Mapping[str, float | str]) -> Scored:
+    """What the model says of one transaction, by the names of its inputs, and its `id` where it has one."""
     body = json.dumps({"instances": [numbers]})
     path = f"/v1/models/{MODEL_NAME}:explain"
     headers = {"content-type": "application/json"}
@@ -188,7 +189,7 @@ async def _scored(console: Console, numbers: Mapping[str, float]) -> Scored:
     thresholds = console.bundles.load(version).scorer.thresholds
     reasons = sorted(prediction.reasons, key=lambda one: -abs(one.contribution))[:SHOWN]
     bars = [
-        charts.Bar(one.feature, one.contribution, f"{one.value:.4g} (typical {one.typical:.4g})")
+        charts.Bar(one.feature, one.contribution, f"{_brief(one.value)} (typical {_brief(one.typical)})")
         for one in reasons
     ]
     return Scored(
@@ -199,6 +200,10 @@ async def _scored(console: Console, numbers: Mapping[str, float]) -> Scored:
         reasons=charts.bars(bars, "What each input adds to the log odds, the most first"),
         curl=f"curl -s {console.peers.model.url}{path} -d {shlex.quote(body)}",
     )
+
+
+def _brief(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000.0 else f"{value:.4g}"
 
 
 def _server(version: str, serving: ServingRecord | PeerError) -> str:
