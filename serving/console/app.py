@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fraudkit.bundle_store import BundleStore
+from fraudkit.errors import InvalidInput
 from fraudkit.http import Field
 from fraudkit.settings import Settings
 from serving.console.access import Access, RefusedError, Role, Visitor, require_own_page
@@ -60,7 +61,13 @@ class ConsoleApp:
         ]
         for view in VIEWS:
             routes += view(console)
-        handlers = {PeerError: _away, RefusedError: _refused, HTTPException: _http, 500: _failed}
+        handlers = {
+            PeerError: _away,
+            InvalidInput: _invalid,
+            RefusedError: _refused,
+            HTTPException: _http,
+            500: _failed,
+        }
         self._app: ASGIApp = Guard(Starlette(routes=routes, exception_handlers=handlers), access)  # type: ignore[arg-type]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,6 +120,10 @@ def may(role: Role, what: str) -> Callable[[Request], Visitor]:
 
 async def _refused(request: Request, error: RefusedError) -> Response:
     return page(request, "error.html", error.status, message=str(error))
+
+
+async def _invalid(request: Request, error: InvalidInput) -> Response:
+    return page(request, "error.html", 400, message=str(error))
 
 
 async def _away(request: Request, error: PeerError) -> Response:

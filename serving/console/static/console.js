@@ -39,6 +39,8 @@ for (const part of document.querySelectorAll("[data-live]")) {
       const now = part.querySelector("[data-tell]")?.dataset.tell;
       if (now && now !== before) tell(now);
       part.classList.remove("stale");
+      part.removeAttribute("title");
+      delete part.dataset.since;
     } catch (error) {
       part.classList.add("stale");
       part.dataset.since ??= new Date().toLocaleTimeString();
