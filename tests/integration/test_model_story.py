@@ -18,7 +18,7 @@ from rich.console import Console
 
 from fraudctl.__main__ import main
 from fraudctl.model import StoryRecord, show, story
-from fraudkit.bundle import REFERENCE, SCORER, Bundle, Gate, Learned, Origin, child_of, load, seal, seal_child
+from fraudkit.bundle import REFERENCE, SCORER, Bundle, Gate, Learned, Origin, child_of, child_origin, load, seal
 from fraudkit.bundle_store import BundleStore
 from fraudkit.database import Database
 from fraudkit.events import CONTENT_TYPE, RetrainRequested, encode
@@ -217,7 +217,8 @@ def test_a_reference_that_a_run_offered_is_told_with_that_run(first: Bundle, tmp
     with child_of(parent) as draft:
         (draft / REFERENCE / "rows.parquet").write_text("new rows")
         why, run = "AUPRC on recent rows: no sure gain", ("drift-x-1", "drift-x")
-        child = seal_child(draft, parent, tmp_path, what="new rows.", by="the pipeline", reason=why, run=run)
+        origin = child_origin(draft, parent, what="new rows.", by="the pipeline", reason=why, run=run)
+        child = seal(draft, tmp_path, origin)
     told = story(child.version, alone(tmp_path))
     assert (told.own, [one.version for one in told.ancestors]) == (("reference",), [parent.version])
     assert told.summary.startswith(
@@ -235,10 +236,10 @@ def test_a_parent_that_was_sealed_again_as_its_childs_child_ends_the_story(first
     asked = {"what": "-", "by": "an analyst", "reason": "to see"}
     with child_of(parent) as draft:
         (draft / SCORER).write_bytes(replace(parent.scorer, thresholds=Thresholds(0.3, 0.7)).to_json())
-        child = seal_child(draft, parent, tmp_path, **asked)
+        child = seal(draft, tmp_path, child_origin(draft, parent, **asked))
     shutil.rmtree(parent.path)
     with child_of(child) as draft:
         (draft / SCORER).write_bytes(parent.scorer.to_json())
-        again = seal_child(draft, child, tmp_path, **asked)
+        again = seal(draft, tmp_path, child_origin(draft, child, **asked))
     told = story(again.version, alone(tmp_path))
     assert [told.version, *(one.version for one in told.ancestors)] == [parent.version, child.version]

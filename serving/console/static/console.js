@@ -2,9 +2,12 @@
 const root = document.documentElement;
 const said = document.getElementById("said");
 
+let quiet;
 function tell(text) {
   said.textContent = text;
   said.classList.remove("hidden");
+  clearTimeout(quiet);
+  quiet = setTimeout(() => said.classList.add("hidden"), 5000);
 }
 
 try {
