@@ -229,11 +229,10 @@ class Controller:
     def _reach(self, goal: Wanted) -> Observed:
         """Have the target go a step towards the goal, unless another hand is at it."""
         mark, going_on = self.state.mark, self.state.going_on
-        with self._troubles.of("target"):
-            observed = self._target.observe(goal, mark)
         by_hand = not mark or (going_on and going_on.status not in (Status.RUNNING, Status.STOPPED))
-        if not observed.foreign or by_hand:
-            with self._troubles.of("target"):
+        with self._troubles.of("target"):  # of both: that it can be seen does not mend that it cannot be changed
+            observed = self._target.observe(goal, mark)
+            if not observed.foreign or by_hand:
                 mark = self._target.apply(goal, observed.mark)
                 observed = self._target.observe(goal, mark)
         self._troubles.say("foreign", observed.foreign)

@@ -179,7 +179,7 @@ def test_each_part_admits_who_asks_it_and_nobody_else() -> None:
             8082: asking | {"evaluator", "launcher", "rollout", "test", "predictors", "[knative-eventing]"}
         },
         "launcher": {8083: asking | {"evaluator", "rollout", "bootstrap"}},
-        "rollout": {8084: asking | {"launcher"}},
+        "rollout": {8084: asking | {"launcher", "bootstrap"}},
         "evaluator": {},
         "console": {8085: {"[ingress-nginx]"}},
         "mlflow": {5000: {"launcher", "console", "[kubeflow]"}},

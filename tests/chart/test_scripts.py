@@ -14,16 +14,20 @@ from pathlib import Path
 import psycopg
 import pytest
 from charts import CHART, ENGINE, objects
-from controllers import served
+from controllers import controller_of, served
 from databases import Postgres
 from detectors_running import running, start
 from predictors import Server
 
+from fraudkit.bundle import Bundle
+from fraudkit.bundle_store import BundleStore
 from fraudkit.database import Database
 from fraudkit.settings import LauncherSettings
 from pipelines.launcher.app import LauncherApi
 from pipelines.launcher.asking import Asking
+from pipelines.launcher.backends import Result
 from pipelines.launcher.store import MIGRATIONS, RunStore
+from serving.rollout.app import RolloutApi
 
 
 def script(name: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -53,6 +57,22 @@ def test_bootstrap_and_schedule_ask_for_one_run_a_key(launcher: tuple[str, RunSt
     assert [one.returncode for one in said] == [0, 0, 0, 0], said
     assert [json.loads(one.stdout)["state"] for one in said] == ["run", "duplicate", "coalesced", "duplicate"]
     assert {record.key for record in store.last(10)} == {"bootstrap", "schedule-2026-12"}
+
+
+def test_where_the_first_run_outlived_the_release_its_model_serves_again(
+    launcher: tuple[str, RunStore], bundle: Bundle, tmp_path: Path
+) -> None:
+    url, store = launcher
+    with controller_of(bundle, tmp_path, serves=False) as controller:
+        app = RolloutApi(controller, BundleStore(bundle.path.parent)).app()
+        with served(app) as rollout:
+            for state, versions in (("run", []), ("duplicate", [bundle.version]), ("duplicate", [bundle.version])):
+                said = script("ask.py", LAUNCHER=url, ROLLOUT=rollout)
+                assert said.returncode == 0, said.stderr
+                assert json.loads(said.stdout.splitlines()[0])["state"] == state
+                assert [one.version for one in controller.state.rollouts] == versions
+                result = Result(outcome="promoted", reason="first_model", message="", version=bundle.version)
+                store.end("bootstrap", result, 1_800_000_001.0)
 
 
 def test_a_time_that_is_none_fails_and_says_why(launcher: tuple[str, RunStore]) -> None:

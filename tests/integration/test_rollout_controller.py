@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from asgi import Client
 from bundles import sibling
-from kserve_stand_in import CONFIG_MAPS, NAMESPACE, Cluster, running
+from kserve_stand_in import CONFIG_MAPS, NAMESPACE, Cluster, Failure, running
 from kubernetes.client import ApiClient, Configuration
 from pods_stand_in import Pods, serving
+from structlog.testing import capture_logs
 
 from fraudkit.bundle import Bundle
 from fraudkit.bundle_store import BundleStore
@@ -154,6 +155,24 @@ def test_before_the_state_is_loaded_nobody_can_ask_and_it_is_said_why(world: Wor
     world.tick()
     assert "state" not in world.controller.troubles.now
     assert world.controller.troubles.errors["state"] == 1
+
+
+def test_a_service_that_is_refused_again_and_again_is_said_once(
+    world: World, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise Failure(500, "failed calling webhook: connection refused")
+
+    world.tick()
+    world.ask(bundle.version, "bootstrap")
+    with monkeypatch.context() as until_then, capture_logs() as said:
+        until_then.setattr(world.cluster, "_create", refuse)
+        world.tick(3)
+    assert world.controller.troubles.errors["target"] == 3
+    (once,) = (one for one in said if one.get("of") == "target")
+    assert "connection refused" in once["reason"]
+    world.until("bootstrap", "confirmed")
+    assert "target" not in world.controller.troubles.now
 
 
 def test_a_changed_template_is_rolled_out_without_labels_scores_or_detector(served: World) -> None:

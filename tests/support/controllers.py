@@ -30,12 +30,16 @@ THERE = Observed(settled=True, ready=True, mark="m")
 
 
 @contextmanager
-def controller_of(champion: Bundle, folder: Path) -> Iterator[Controller]:
-    """A controller that has brought `champion` to serve, as its first model; its state is kept in `folder`."""
+def controller_of(champion: Bundle, folder: Path, *, serves: bool = True) -> Iterator[Controller]:
+    """A controller that has brought `champion` to serve, as its first model; its state is kept in `folder`.
+
+    Without `serves` it only could.
+    """
     bundles = BundleStore(champion.path.parent)
     asked = Asked(champion.version, "bootstrap", "the pipeline", "a first model")
     store = FileStore(folder / "rollout.json")
-    store.save(engine.settle(engine.ask(State(), asked, RULES, 0.0)[0], THERE, 1.0))
+    if serves:
+        store.save(engine.settle(engine.ask(State(), asked, RULES, 0.0)[0], THERE, 1.0))
     target = LocalTarget(bundles, NOBODY, folder / "servers")
     evidence = Evidence(bundles, NOBODY, RULES.skew_tolerance)
     try:
