@@ -17,12 +17,18 @@ ARTIFACTS = Path(os.environ.get("FRAUD_ARTIFACTS", "artifacts"))
 SERIOUS = {"serious", "critical"}
 
 
-@contextmanager
-def browser() -> Iterator[Browser]:
-    """Chromium; skips where this machine has none."""
+def chromium_here() -> str:
+    """Where Chromium is; skips where this machine has none."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
         pytest.skip("there is no Chromium here: `apt-get install chromium`")
+    return found
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Chromium; as long as it runs, its event loop is this thread's, and no test may run one of its own."""
+    found = chromium_here()
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield started
