@@ -32,6 +32,10 @@ def main() -> None:
             if name == "score":
                 page.get_by_role("button", name="Score", exact=True).click()
                 page.wait_for_selector(".answer")
+            if name == "drift":
+                page.get_by_role("heading", name="Verdicts over time").evaluate("it => it.scrollIntoView()")
+                page.mouse.wheel(0, -90)  # the header lies above
+                page.wait_for_timeout(300)
             page.screenshot(path=FOLDER / f"{name}.png")
         browser.close()
 
