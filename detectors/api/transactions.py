@@ -8,7 +8,7 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
@@ -27,6 +27,7 @@ from detectors.store.transactions import Block, Place, Transaction, TransactionS
 from fraudkit.api import document, limit, only, printable, seconds
 from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import FraudError, InvalidInput
+from fraudkit.estimate import wilson
 from fraudkit.events import rfc3339
 from fraudkit.schema import INPUTS, FloatArray
 from fraudkit.scoring import ALERTS, Scorer
@@ -41,7 +42,6 @@ SCORE_EDGES: Final = tuple(float(edge) for edge in np.linspace(-15.0, 10.0, 51))
 _ALERTS: Final = {name: frozenset({level}) for level, name in enumerate(ALERTS)} | {"any": frozenset({1, 2})}
 """What `alert` may be: one of the alerts, or `any`, which is review or block."""
 _VERSION: Final = re.compile(r"[0-9a-f]{12}")
-_Z: Final = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,16 +220,7 @@ def _loaded(bundles: BundleStore, version: str) -> Scorer:
 
 def _share(count: int, of: int) -> dict[str, float] | None:
     """A share with Wilson's 95 % interval; None of nothing."""
-    if not of:
-        return None
-    share, square = count / of, _Z * _Z
-    centre, scale = share + square / (2 * of), 1 + square / of
-    spread = _Z * float(np.sqrt(share * (1 - share) / of + square / (4 * of * of)))
-    return {
-        "value": share,
-        "low": (centre - spread) / scale if count else 0.0,
-        "high": (centre + spread) / scale if count < of else 1.0,
-    }
+    return asdict(wilson(count, of)) if of else None
 
 
 def _text(request: Request, name: str) -> str | None:

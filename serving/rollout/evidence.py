@@ -52,7 +52,8 @@ class Evidence:
             BundleError: It is not there, or damaged.
             TemporaryError: The store is away.
         """
-        self._bundles.reach()
+        if not self._bundles.has(version):
+            self._bundles.reach()  # away is not the same as gone
         return _scorer(self._bundles, version)
 
     def reach(self) -> None:

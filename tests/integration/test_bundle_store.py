@@ -20,6 +20,7 @@ from fraudkit.settings import load_settings
 from pipelines.data.synthesize import synthesize, write
 from pipelines.local import Finished, run_pipeline
 from pipelines.provenance import Run
+from serving.rollout.evidence import Evidence
 
 BUCKET, PREFIX = "fraud", "bundles"
 
@@ -190,3 +191,15 @@ def test_a_folder_is_a_store_of_its_own(bundle: Bundle, tmp_path: Path) -> None:
     assert store.versions() == (bundle.version,)
     assert sealed.path == tmp_path / "bundles" / bundle.version
     assert load(sealed.path).manifest == store.load(bundle.version).manifest
+
+
+def test_the_controller_scores_with_its_copies_while_the_store_is_away(bundle: Bundle, tmp_path: Path) -> None:
+    copies = tmp_path / "copies"
+    shutil.copytree(bundle.path, copies / bundle.version)
+    nobody = f"s3://{BUCKET}/{PREFIX}?endpoint_override=127.0.0.1:{free_port()}&scheme=http&region=us-east-1"
+    evidence = Evidence(BundleStore(copies, nobody), "http://127.0.0.1:9", 1e-6)
+    assert evidence.scorer(bundle.version) == bundle.scorer
+    with pytest.raises(TemporaryError, match="is not there"):
+        Evidence(BundleStore(tmp_path / "gone"), "http://127.0.0.1:9", 1e-6).scorer(bundle.version)
+    with pytest.raises(BundleError, match="there is no bundle"):
+        Evidence(BundleStore(tmp_path), "http://127.0.0.1:9", 1e-6).scorer("0" * 12)
