@@ -7,12 +7,13 @@ from functools import lru_cache
 from typing import Final
 
 from markupsafe import Markup
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from fraudkit.bundle import Bundle, Manifest
 from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import BundleError, FraudError
 from serving.console import charts
+from serving.console.records import Read
 
 METRICS: Final = {
     "auprc": "AUPRC",
@@ -32,10 +33,8 @@ DRAWN: Final = 6
 """Of them, which are shares that are better when they are larger."""
 
 
-class Interval(BaseModel):
+class Interval(Read):
     """An estimate with its 95 % interval."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     value: float | None
     low: float | None
@@ -53,9 +52,7 @@ class Interval(BaseModel):
         )
 
 
-class _Metrics(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
+class _Metrics(Read):
     natural: dict[str, object]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import BundleError
@@ -15,27 +15,24 @@ from fraudkit.estimate import Estimate, wilson
 from fraudkit.schema import FloatArray
 from fraudkit.scoring import Thresholds
 from fraudkit.settings import AlertSettings
+from serving.console.records import Read
 
 _STEP, _LOW, _HIGH = 0.1, -9.2, 6.9
 """Log odds between the places of a slider, and where they begin and end."""
 
 
-class _Read(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class ScoreHistogram(_Read):
+class ScoreHistogram(Read):
     """Scores of a version: edges in log odds, and how many are between them."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
 
-class _Natural(_Read):
+class _Natural(Read):
     natural_rate: float
 
 
-class _Metrics(_Read):
+class _Metrics(Read):
     natural: _Natural
 
 

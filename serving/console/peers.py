@@ -56,6 +56,14 @@ class Peer:
         """
         given = {key: value for key, value in parameters.items() if value is not None}
         answer = await self.send("GET", path, seconds, params=given)
+        return self.read(answer, kind)
+
+    def read(self, answer: httpx.Response, kind: type[_Read]) -> _Read:
+        """What it says in an answer.
+
+        Raises:
+            PeerError: It says something else.
+        """
         try:
             return kind.model_validate_json(answer.content)
         except ValidationError as error:

@@ -1,22 +1,31 @@
-"""What launcher and controller say of runs and roll-outs, as far as it is shown. Times are seconds UTC."""
+"""What the other parts say, as far as it is shown; here of runs and roll-outs. Times are seconds UTC."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
 
-class _Read(BaseModel):
+class Read(BaseModel):
+    """What a part says; it may say more."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class ServingRecord(_Read):
-    """Who serves, and who is tried."""
+class ModelRecord(Read):
+    """A version that was rolled out."""
+
+    version: str
+
+
+class ServingRecord(Read):
+    """Who serves, who is tried, and all versions that there were, oldest first."""
 
     champion: str | None
     challenger: str | None
+    models: tuple[ModelRecord, ...] = ()
 
 
-class RunRecord(_Read):
+class RunRecord(Read):
     """A run: who asked for it and why, and what became of it; `handle` is what its backend finds it by."""
 
     key: str
@@ -51,13 +60,13 @@ class RunRecord(_Read):
         return self.outcome or self.status
 
 
-class RunsRecord(_Read):
+class RunsRecord(Read):
     """Runs, newest first."""
 
     runs: tuple[RunRecord, ...]
 
 
-class StepRecord(_Read):
+class StepRecord(Read):
     """A step that is over."""
 
     percent: int
@@ -69,7 +78,7 @@ class StepRecord(_Read):
     message: str
 
 
-class HandRecord(_Read):
+class HandRecord(Read):
     """What a person did."""
 
     at: float
@@ -78,7 +87,7 @@ class HandRecord(_Read):
     reason: str
 
 
-class DisagreementRecord(_Read):
+class DisagreementRecord(Read):
     """A transaction, and the probability that each model gives it."""
 
     id: str
@@ -86,14 +95,14 @@ class DisagreementRecord(_Read):
     stable: float
 
 
-class CountsRecord(_Read):
+class CountsRecord(Read):
     """What was compared."""
 
     skew_rows: int = 0
     disagreements: tuple[DisagreementRecord, ...] = ()
 
 
-class RolloutRecord(_Read):
+class RolloutRecord(Read):
     """A roll-out."""
 
     id: str
@@ -125,13 +134,13 @@ class RolloutRecord(_Read):
         return names[-1] if names else None
 
 
-class RolloutsRecord(_Read):
+class RolloutsRecord(Read):
     """Roll-outs, newest first."""
 
     rollouts: tuple[RolloutRecord, ...]
 
 
-class CheckRecord(_Read):
+class CheckRecord(Read):
     """A thing that a canary is judged by; `limit` is the least that is needed, or the most that is allowed."""
 
     name: str
@@ -143,7 +152,7 @@ class CheckRecord(_Read):
     message: str
 
 
-class ChecksRecord(_Read):
+class ChecksRecord(Read):
     """All that a canary is judged by now, and the percent of each step."""
 
     steps: tuple[int, ...]

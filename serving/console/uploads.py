@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from fraudkit.errors import FraudError, InvalidInput, Violation
@@ -32,6 +31,7 @@ from fraudkit.scoring import ALERTS
 from fraudkit.settings import MODEL_NAME, ConsoleSettings
 from serving.console.access import RefusedError, Visitor
 from serving.console.peers import Peer, PeerError
+from serving.console.records import Read
 from serving.console.tables import first_line, pieces
 
 LOT_ROWS: Final = 2_000
@@ -116,16 +116,12 @@ class Upload:
         return self.stage in ("done", "failed")
 
 
-class _Output(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
+class _Output(Read):
     name: str
     data: list[float] | list[str]
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
+class _Answer(Read):
     model_version: str
     outputs: tuple[_Output, _Output]
 
@@ -291,7 +287,7 @@ class Uploads:
                 raise
             await asyncio.sleep(1.0)
             answer = await self._model.send("POST", path, SCORE_SECONDS, content=body, headers=headers)
-        return _Answer.model_validate_json(answer.content)
+        return self._model.read(answer, _Answer)
 
 
 def row_ids(own: Sequence[pa.Array], count: int, digest: str, first: int) -> pa.Array:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict
+from serving.console.records import Read, RolloutRecord, RolloutsRecord, RunsRecord
 
 STATUSES: Final[Mapping[str, tuple[str, str]]] = {
     "stable": ("Live traffic looks like what the model was made for.", "Nothing is to be done."),
@@ -77,11 +77,7 @@ _OUTCOMES: Final[Mapping[str, str]] = {
 }
 
 
-class _Read(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class StatisticRecord(_Read):
+class StatisticRecord(Read):
     """A number beside its threshold."""
 
     name: str
@@ -98,7 +94,7 @@ class StatisticRecord(_Read):
         return self.value / self.threshold if self.threshold else float(self.beyond)
 
 
-class ChannelRecord(_Read):
+class ChannelRecord(Read):
     """What a channel said of a window."""
 
     channel: str
@@ -107,7 +103,7 @@ class ChannelRecord(_Read):
     statistics: tuple[StatisticRecord, ...] = ()
 
 
-class InfluenceRecord(_Read):
+class InfluenceRecord(Read):
     """How much a column moved the log odds, against the reference."""
 
     feature: str
@@ -115,7 +111,7 @@ class InfluenceRecord(_Read):
     spread_change: float
 
 
-class VerdictRecord(_Read):
+class VerdictRecord(Read):
     """The verdict on a window."""
 
     level: str
@@ -125,7 +121,7 @@ class VerdictRecord(_Read):
     influence: tuple[InfluenceRecord, ...] = ()
 
 
-class WindowRecord(_Read):
+class WindowRecord(Read):
     """A window of live traffic."""
 
     id: str
@@ -142,7 +138,7 @@ class WindowRecord(_Read):
                 yield from channel.statistics
 
 
-class FactsRecord(_Read):
+class FactsRecord(Read):
     """What a decision on a new model went by."""
 
     channels: tuple[str, ...] = ()
@@ -151,7 +147,7 @@ class FactsRecord(_Read):
     rows_by_hour: tuple[int, ...] = ()
 
 
-class DecisionRecord(_Read):
+class DecisionRecord(Read):
     """Whether a new model was asked for, and why."""
 
     at: datetime
@@ -161,14 +157,14 @@ class DecisionRecord(_Read):
     facts: FactsRecord = FactsRecord()
 
 
-class _About(_Read):
+class _About(Read):
     version: str = ""
     message: str = ""
     reason: str = ""
     key: str = ""
 
 
-class EventRecord(_Read):
+class EventRecord(Read):
     """An event that was sent, or waits for sinks."""
 
     type: str
@@ -177,7 +173,7 @@ class EventRecord(_Read):
     undelivered: tuple[str, ...] = ()
 
 
-class DriftRecord(_Read):
+class DriftRecord(Read):
     """Where the detector stands."""
 
     version: str | None
@@ -190,7 +186,7 @@ class DriftRecord(_Read):
     decision: DecisionRecord | None
 
 
-class HistoryRecord(_Read):
+class HistoryRecord(Read):
     """Windows, events and decisions, each newest first."""
 
     windows: tuple[WindowRecord, ...]
@@ -198,7 +194,7 @@ class HistoryRecord(_Read):
     decisions: tuple[DecisionRecord, ...]
 
 
-class HistogramRecord(_Read):
+class HistogramRecord(Read):
     """A column in a window beside the reference: shares of bins."""
 
     column: str
@@ -207,7 +203,7 @@ class HistogramRecord(_Read):
     expected: tuple[float, ...]
 
 
-class TraceRecord(_Read):
+class TraceRecord(Read):
     """The sums of a channel in the course of a window."""
 
     name: str
@@ -215,43 +211,12 @@ class TraceRecord(_Read):
     threshold: float
 
 
-class EvidenceRecord(_Read):
+class EvidenceRecord(Read):
     """A window with its numbers."""
 
     window: WindowRecord
     histograms: tuple[HistogramRecord, ...]
     traces: tuple[TraceRecord, ...]
-
-
-class _Run(_Read):
-    key: str
-    trigger: str
-    ended: float | None = None
-    outcome: str | None = None
-    message: str | None = None
-
-
-class RunsRecord(_Read):
-    """The launcher's runs."""
-
-    runs: tuple[_Run, ...]
-
-
-class _Rollout(_Read):
-    version: str
-    champion: str | None
-    by: str
-    reason: str
-    status: str
-    said: tuple[str, str, str] = ("", "", "")
-    promoted_at: float | None = None
-    ended: float | None = None
-
-
-class RolloutsRecord(_Read):
-    """The controller's roll-outs."""
-
-    rollouts: tuple[_Rollout, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +260,7 @@ def happenings(history: HistoryRecord, runs: RunsRecord, rollouts: RolloutsRecor
     return sorted(found, key=lambda one: one.at, reverse=True)
 
 
-def _moves(rollout: _Rollout) -> Iterable[Happening]:
+def _moves(rollout: RolloutRecord) -> Iterable[Happening]:
     named, href = f"version {rollout.version}", f"/models/{rollout.version}"
     if rollout.promoted_at is not None:
         yield Happening(_moment(rollout.promoted_at), "Promoted", f"{named}: {rollout.reason}", href=href)

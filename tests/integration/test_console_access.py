@@ -15,7 +15,8 @@ from fraudkit.settings import ConsoleSettings, DetectorSettings, LauncherSetting
 from serving.console.access import Access
 from serving.console.app import Console, ConsoleApp
 from serving.console.page import NAVIGATION
-from serving.console.peers import Peers
+from serving.console.peers import Peer, PeerError, Peers
+from serving.console.views.runs import LaunchedRecord
 
 PROXIED = ConsoleSettings(
     model=NOBODY,
@@ -135,3 +136,9 @@ def test_a_browser_is_told_to_load_nothing_from_elsewhere_and_to_keep_nothing() 
         assert headers["x-content-type-options"] == "nosniff"
     assert ask("GET", "/score", OPEN).headers["cache-control"] == "no-store"
     assert ask("GET", "/nowhere", OPEN).status_code == 404
+
+
+def test_a_part_that_answers_something_else_is_said_and_fails_no_page() -> None:
+    peer = Peer("launcher", NOBODY, httpx.AsyncClient())
+    with pytest.raises(PeerError, match="the launcher does not answer as expected: key: Field required"):
+        peer.read(httpx.Response(200, content=b"{}"), LaunchedRecord)

@@ -11,13 +11,12 @@ from starlette.datastructures import QueryParams
 
 from serving.console import charts
 from serving.console.course import course_of, place, shade
+from serving.console.records import RolloutsRecord, RunRecord, RunsRecord
 from serving.console.verdicts import (
     ChannelRecord,
     EventRecord,
     HistogramRecord,
     HistoryRecord,
-    RolloutsRecord,
-    RunsRecord,
     StatisticRecord,
     VerdictRecord,
     WindowRecord,
@@ -85,7 +84,9 @@ def test_what_happened_is_told_newest_first_by_all_parts_with_sinks_that_wait() 
         {"windows": [], "events": [event], "decisions": [decision | {"facts": {"frauds": 3, "start": 1.0}}]}
     )
     at = NOON.timestamp()
-    run = {"trigger": "drift", "ended": at + 60, "outcome": "promoted", "message": "better"}
+    run = dict.fromkeys(RunRecord.model_fields) | {"state": "run", "status": "ended", "by": "x", "reason": "moved"}
+    run |= {"asked": at, "as_of": at, "attempt": 1, "evidence": {}, "data_uri": "base.csv"}
+    run |= {"trigger": "drift", "ended": at + 60, "outcome": "promoted", "message": "better"}
     runs = RunsRecord.model_validate(
         {
             "runs": [
@@ -96,6 +97,7 @@ def test_what_happened_is_told_newest_first_by_all_parts_with_sinks_that_wait() 
         }
     )
     rollout = {"version": "b", "champion": "a", "by": "x", "reason": "better", "promoted_at": at + 50}
+    rollout |= {"id": "r2", "key": "one", "asked": at, "step": 3, "counts": {}, "steps": [], "hands": []}
     ended = {"status": "reversed", "ended": at + 90, "said": ["fail", "contradicted", "labels speak against it"]}
     rollouts = RolloutsRecord.model_validate({"rollouts": [rollout | ended]})
     told = happenings(history, runs, rollouts)

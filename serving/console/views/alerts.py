@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from markupsafe import Markup
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -21,6 +21,7 @@ from serving.console.app import Console, may
 from serving.console.form import fields_of
 from serving.console.page import page
 from serving.console.peers import PeerError, attempt, together
+from serving.console.records import Read, ServingRecord
 from serving.console.views.score import ReasonRecord
 
 ROWS: Final = 25
@@ -32,15 +33,11 @@ SOURCE: Final = "analyst"
 OUTCOMES: Final[Mapping[str, str]] = {"1": "fraud", "0": "legitimate"}
 
 
-class _Read(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class _Inputs(_Read):
+class _Inputs(Read):
     amount: float = Field(alias="Amount")
 
 
-class TransactionRecord(_Read):
+class TransactionRecord(Read):
     """A transaction as the detector tells of it."""
 
     id: str
@@ -68,29 +65,19 @@ class TransactionRecord(_Read):
         return charts.small_bars(told, f"Why {self.id} has this probability")
 
 
-class TransactionsRecord(_Read):
+class TransactionsRecord(Read):
     """A page of them, and where the next one begins."""
 
     transactions: tuple[TransactionRecord, ...]
     cursor: str | None
 
 
-class AddedRecord(_Read):
+class AddedRecord(Read):
     """What became of labels."""
 
     accepted: int
     repeated: int
     unknown: int
-
-
-class _Model(_Read):
-    version: str
-
-
-class ModelsRecord(_Read):
-    """The versions that there were."""
-
-    models: tuple[_Model, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +138,7 @@ def routes(console: Console) -> list[BaseRoute]:
         return await detector.get(path, TransactionsRecord, SEARCH_SECONDS, **wanted.parameters())
 
     async def shown(request: Request, wanted: Wanted, problem: str = "", status: int = 200) -> Response:
-        listed, models = await together(found(wanted), console.peers.controller.get("/v1/models", ModelsRecord))
+        listed, models = await together(found(wanted), console.peers.controller.get("/v1/models", ServingRecord))
         if isinstance(listed, PeerError) and listed.status in (400, 422):
             problem, listed = problem or str(listed), TransactionsRecord(transactions=(), cursor=None)
             status = max(status, 422)
@@ -223,10 +210,10 @@ async def _label(console: Console, request: Request, given: Mapping[str, str]) -
         if not name or label not in OUTCOMES:
             raise InvalidInput("a transaction is marked by its id, as fraud (1) or legitimate (0)")  # noqa: TRY301
         body = {"id": name, "label": int(label), "source": SOURCE, "by": visitor.name}
-        answer = await console.peers.detector.send("POST", "/v1/labels", json=body)
+        detector = console.peers.detector
+        added = detector.read(await detector.send("POST", "/v1/labels", json=body), AddedRecord)
     except (RefusedError, InvalidInput, PeerError) as error:
         audit.changed(visitor, "label", name, str(error), label=label)
         raise
-    added = AddedRecord.model_validate_json(answer.content)
     audit.changed(visitor, "label", name, "unknown id" if added.unknown else "done", label=label)
     return "unknown" if added.unknown else OUTCOMES[label]

@@ -20,6 +20,7 @@ from serving.console.app import Console
 from serving.console.course import COLUMNS, LISTED, Course, course_of
 from serving.console.page import page
 from serving.console.peers import PeerError, attempt, together
+from serving.console.records import RolloutsRecord, RunsRecord
 from serving.console.verdicts import (
     CHANNELS,
     STATISTICS,
@@ -28,8 +29,6 @@ from serving.console.verdicts import (
     EvidenceRecord,
     HistogramRecord,
     HistoryRecord,
-    RolloutsRecord,
-    RunsRecord,
     WindowRecord,
     happenings,
 )

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -21,7 +20,7 @@ from serving.console.change import change
 from serving.console.form import fields_of
 from serving.console.page import page
 from serving.console.peers import PeerError, attempt
-from serving.console.records import RunRecord, RunsRecord
+from serving.console.records import Read, RunRecord, RunsRecord
 
 SHOWN: Final = 50
 MANUAL: Final = "manual-"
@@ -33,10 +32,8 @@ BECAME: Final = {
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
 
 
-class LaunchedRecord(BaseModel):
+class LaunchedRecord(Read):
     """What the launcher says to `POST /v1/runs`."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     key: str
     state: str
@@ -64,8 +61,7 @@ def routes(console: Console) -> Sequence[BaseRoute]:
 
         async def ask(visitor: Visitor, reason: str) -> None:
             body = launch_body(fields, visitor.name, reason)
-            answer = await launcher.send("POST", "/v1/runs", json=body)
-            told.append(LaunchedRecord.model_validate_json(answer.content))
+            told.append(launcher.read(await launcher.send("POST", "/v1/runs", json=body), LaunchedRecord))
 
         problem = await change(request, fields, "launch", f"{MANUAL}{fields.get('name', '').strip()}", ask)
         if problem:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -22,20 +22,18 @@ from fraudkit.scoring import TERMS, Scorer
 from fraudkit.settings import MODEL_NAME
 from serving.console import charts
 from serving.console.app import Console
+from serving.console.comparing import sealed
 from serving.console.form import fields_of
 from serving.console.page import page
 from serving.console.peers import PeerError, attempt
+from serving.console.records import Read, ServingRecord
 
 SHOWN: Final = 12
 """Reasons that are drawn; all are in the answer."""
 EXAMPLES: Final = ("normal", "borderline", "fraud")
 
 
-class _Read(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class ReasonRecord(_Read):
+class ReasonRecord(Read):
     """What an input adds to the log odds."""
 
     feature: str
@@ -44,7 +42,7 @@ class ReasonRecord(_Read):
     typical: float
 
 
-class PredictionRecord(_Read):
+class PredictionRecord(Read):
     """An answer of `:explain`."""
 
     probability: float
@@ -53,15 +51,8 @@ class PredictionRecord(_Read):
     reasons: tuple[ReasonRecord, ...]
 
 
-class _Predictions(_Read):
+class _Predictions(Read):
     predictions: tuple[PredictionRecord, ...]
-
-
-class ServingRecord(_Read):
-    """Who serves, and who is tried."""
-
-    champion: str | None
-    challenger: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +95,7 @@ def routes(console: Console) -> Sequence[BaseRoute]:
         except InvalidRows as error:
             mistakes = {violation.column or "line": violation.problem for violation in error.violations}
             problem = "some fields are not right"
-        except (InvalidInput, PeerError) as error:
+        except (FraudError, PeerError) as error:
             problem = str(error)
         shown = {"values": values, "mistakes": mistakes, "problem": problem, "line": "", "scored": scored}
         return page(request, "score.html", 422 if problem else 200, **shown)
@@ -174,7 +165,7 @@ async def _champion(console: Console) -> Bundle:
     serving = await console.peers.controller.get("/v1/models", ServingRecord)
     if serving.champion is None:
         raise InvalidInput("no model serves")
-    return console.bundles.load(serving.champion)
+    return await run_in_threadpool(sealed, console.bundles, serving.champion)
 
 
 async def explained(console: Console, numbers: Mapping[str, float | str]) -> Scored:
@@ -183,10 +174,10 @@ async def explained(console: Console, numbers: Mapping[str, float | str]) -> Sco
     path = f"/v1/models/{MODEL_NAME}:explain"
     headers = {"content-type": "application/json"}
     answer = await console.peers.model.send("POST", path, content=body, headers=headers)
-    (prediction,) = _Predictions.model_validate_json(answer.content).predictions
+    (prediction,) = console.peers.model.read(answer, _Predictions).predictions
     version = answer.headers.get("x-model-version", "unknown")
     serving = await attempt(console.peers.controller.get("/v1/models", ServingRecord))
-    thresholds = console.bundles.load(version).scorer.thresholds
+    thresholds = (await run_in_threadpool(sealed, console.bundles, version)).scorer.thresholds
     reasons = sorted(prediction.reasons, key=lambda one: -abs(one.contribution))[:SHOWN]
     bars = [
         charts.Bar(one.feature, one.contribution, f"{_brief(one.value)} (typical {_brief(one.typical)})")

@@ -10,7 +10,6 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 from markupsafe import Markup
-from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -27,6 +26,7 @@ from serving.console.form import fields_of, reason_of
 from serving.console.holdout import Holdout, Live, Point, ScoreHistogram, holdout_of, logit, places, point
 from serving.console.page import page
 from serving.console.peers import PeerError, attempt, together
+from serving.console.records import Read, RolloutRecord, ServingRecord
 
 DAY: Final = 86_400
 ENOUGH: Final = 200
@@ -38,31 +38,7 @@ ROLLOUT_SECONDS: Final = 60.0
 _TICKS: Final = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99)
 
 
-class _Read(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class _Model(_Read):
-    version: str
-
-
-class ServingRecord(_Read):
-    """Who serves, who is tried, and who was."""
-
-    champion: str | None
-    challenger: str | None
-    models: tuple[_Model, ...]
-
-
-class RolloutRecord(_Read):
-    """A roll-out."""
-
-    id: str
-    version: str
-    status: str
-
-
-class EvidenceRecord(_Read):
+class EvidenceRecord(Read):
     """What a version has answered."""
 
     rows: int
@@ -307,10 +283,9 @@ async def _apply(console: Console, request: Request, given: Mapping[str, str]) -
         holdout = await run_in_threadpool(holdout_of, console.bundles, version)
         asked = asdict(wanted(given, holdout.thresholds)) | {"by": visitor.name, "reason": reason_of(given)}
         path = f"/v1/bundles/{version}/thresholds"
-        answer = await controller.send("POST", path, ROLLOUT_SECONDS, json=asked)
+        rollout = controller.read(await controller.send("POST", path, ROLLOUT_SECONDS, json=asked), RolloutRecord)
     except (RefusedError, FraudError, PeerError) as error:
         audit.changed(visitor, "thresholds", version, str(error), **told)
         raise
-    rollout = RolloutRecord.model_validate_json(answer.content)
     audit.changed(visitor, "thresholds", version, "done", rollout=rollout.id, **told)
     return rollout
