@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,8 @@ MANIFEST: Final = "manifest.json"
 SCORER: Final = "scorer.json"
 REFERENCE: Final = "reference"
 CARD: Final = "card.md"
+VERSION: Final = re.compile(r"[0-9a-f]{12}")
+"""What a version looks like; anything else is no name of a folder."""
 _REQUIRED: Final = (SCORER, "holdout.parquet", "model.skops", "metrics.json", CARD)
 
 

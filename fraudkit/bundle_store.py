@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fraudkit import bundle
-from fraudkit.bundle import MANIFEST, Bundle, Origin
+from fraudkit.bundle import MANIFEST, VERSION, Bundle, Origin
 from fraudkit.errors import BundleError, TemporaryError
 from fraudkit.settings import Settings
 
@@ -53,17 +53,19 @@ class BundleStore:
         """The verified bundle of a version.
 
         Raises:
-            BundleError: It is not there, or damaged.
+            BundleError: It is not there, or damaged; text that is no version is not there.
             TemporaryError: The store cannot be reached.
         """
-        folder = self.find(version)
+        folder = self.find(version) if VERSION.fullmatch(version) else None
         if folder is None:
             kept = "MLflow keeps a copy with the run that made it"
             raise BundleError(f"there is no bundle {self}/{version}; {kept}")
         return bundle.load(folder)
 
     def has(self, version: str) -> bool:
-        """Whether a version is there, damaged or not."""
+        """Whether a version is there, damaged or not; text that is no version is not."""
+        if not VERSION.fullmatch(version):
+            return False
         return (self.folder / version).is_dir() or self._there(version, MANIFEST)
 
     def versions(self) -> tuple[str, ...]:

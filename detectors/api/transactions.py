@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -41,7 +40,6 @@ SCORE_EDGES: Final = tuple(float(edge) for edge in np.linspace(-15.0, 10.0, 51))
 """Edges of the score histogram, in log odds; what is beyond is in the first and last bin."""
 _ALERTS: Final = {name: frozenset({level}) for level, name in enumerate(ALERTS)} | {"any": frozenset({1, 2})}
 """What `alert` may be: one of the alerts, or `any`, which is review or block."""
-_VERSION: Final = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +203,6 @@ def rfc3339_of(moment: float) -> str:
 
 def scorer_of(bundles: BundleStore, version: str) -> Scorer | None:
     """The scorer of a version, which an answer names and may be any text; None where it is not to be had."""
-    if not _VERSION.fullmatch(version):
-        return None
     try:
         return _loaded(bundles, version)
     except FraudError:

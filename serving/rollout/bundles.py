@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
@@ -18,7 +17,6 @@ from serving.rollout.controller import Controller
 from serving.rollout.engine import BY_HAND, Asked, Busy
 from serving.rollout.state import Rollout
 
-_VERSION: Final = re.compile(r"[0-9a-f]{12}")
 _Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -100,7 +98,7 @@ class Children:
         return True, self._begin(version, key, asked)
 
     def _bundle(self, version: str) -> bundle.Bundle:
-        if not _VERSION.fullmatch(version) or not self._bundles.has(version):
+        if not self._bundles.has(version):
             raise HTTPException(404, f"there is no bundle {version!r}")
         return self._bundles.load(version)
 

@@ -203,3 +203,12 @@ def test_the_controller_scores_with_its_copies_while_the_store_is_away(bundle: B
         Evidence(BundleStore(tmp_path / "gone"), "http://127.0.0.1:9", 1e-6).scorer(bundle.version)
     with pytest.raises(BundleError, match="there is no bundle"):
         Evidence(BundleStore(tmp_path), "http://127.0.0.1:9", 1e-6).scorer("0" * 12)
+
+
+@pytest.mark.parametrize("text", ["", "..", "../bundles", "holdouts", "ABCDEF012345", "0123456789abc"])
+def test_text_that_is_no_version_is_not_looked_for(text: str, tmp_path: Path) -> None:
+    (tmp_path / "bundles" / "holdouts").mkdir(parents=True)
+    store = BundleStore(tmp_path / "bundles")
+    assert not store.has(text)
+    with pytest.raises(BundleError, match="there is no bundle"):
+        store.load(text)

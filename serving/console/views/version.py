@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -12,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from fraudkit.bundle import CARD, Bundle
+from fraudkit.bundle import CARD, VERSION, Bundle
 from fraudkit.errors import BundleError, FraudError
 from serving.console import comparing, story
 from serving.console.app import Console
@@ -22,15 +20,13 @@ from serving.console.records import RolloutRecord, RolloutsRecord, RunsRecord, S
 from serving.console.views.models import RUNS
 from serving.console.views.runs import elsewhere
 
-_VERSION: Final = re.compile(r"[0-9a-f]{12}")
-
 
 def routes(console: Console) -> Sequence[BaseRoute]:
     """The routes."""
 
     async def show(request: Request) -> Response:
         version = request.path_params["version"]
-        if not _VERSION.fullmatch(version):
+        if not VERSION.fullmatch(version):
             raise HTTPException(404)
         serving, rollouts, runs = await together(
             console.peers.controller.get("/v1/models", ServingRecord),
