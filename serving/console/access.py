@@ -98,11 +98,17 @@ class Access:
                 return Visitor(name, role)
         return Visitor(name, Role.VIEWER)
 
-    @staticmethod
-    def require(visitor: Visitor, role: Role, what: str) -> None:
-        """Raise RefusedError where somebody may not."""
-        if visitor.role < role:
-            raise RefusedError(403, f"{what} takes the role {role.title}; {visitor.name} is {visitor.role.title}")
+
+def may(request: Request, role: Role, what: str) -> Visitor:
+    """Who asks, where they have a role.
+
+    Raises:
+        RefusedError: They have not.
+    """
+    visitor: Visitor = request.state.visitor
+    if visitor.role < role:
+        raise RefusedError(403, f"{what} takes the role {role.title}; {visitor.name} is {visitor.role.title}")
+    return visitor
 
 
 def require_own_page(request: Request) -> None:

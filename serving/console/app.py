@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from starlette.applications import Starlette
@@ -15,30 +13,15 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import InvalidInput
 from fraudkit.http import Field
-from fraudkit.settings import Settings
 from serving.console.access import Access, RefusedError, Role, Visitor, require_own_page
+from serving.console.context import Console
 from serving.console.page import HEADERS, HERE, page
-from serving.console.peers import PeerError, Peers
+from serving.console.peers import PeerError
+from serving.console.views import VIEWS
 
 _NOBODY: Final = Visitor("nobody", Role.VIEWER)
-
-
-@dataclass(frozen=True, slots=True)
-class Console:
-    """What the views need.
-
-    Attributes:
-        settings: All of them.
-        peers: The other parts.
-        bundles: Where models are.
-    """
-
-    settings: Settings
-    peers: Peers
-    bundles: BundleStore
 
 
 class ConsoleApp:
@@ -52,8 +35,6 @@ class ConsoleApp:
     at_once: frozenset[bytes] = frozenset()
 
     def __init__(self, console: Console, access: Access) -> None:
-        from serving.console.views import VIEWS
-
         routes: list[BaseRoute] = [
             Route("/", lambda _: RedirectResponse("/score")),
             Route("/health", lambda _: JSONResponse({"ready": True})),
@@ -105,17 +86,6 @@ class Guard:
             await page(request, "error.html", error.status, message=str(error))(scope, receive, guarded)
             return
         await self._app(scope, receive, guarded)
-
-
-def may(role: Role, what: str) -> Callable[[Request], Visitor]:
-    """A check that who asks has a role; it returns who that is, or raises RefusedError."""
-
-    def check(request: Request) -> Visitor:
-        visitor: Visitor = request.state.visitor
-        Access.require(visitor, role, what)
-        return visitor
-
-    return check
 
 
 async def _refused(request: Request, error: RefusedError) -> Response:

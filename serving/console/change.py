@@ -8,8 +8,7 @@ from starlette.requests import Request
 
 from fraudkit.errors import InvalidInput
 from serving.console import audit
-from serving.console.access import RefusedError, Role, Visitor
-from serving.console.app import may
+from serving.console.access import RefusedError, Role, Visitor, may
 from serving.console.form import reason_of
 from serving.console.peers import PeerError
 
@@ -29,7 +28,7 @@ async def change(
     visitor: Visitor = request.state.visitor
     reason = ""
     try:
-        may(Role.ENGINEER, f"to {action}")(request)
+        may(request, Role.ENGINEER, f"to {action}")
         reason = reason_of(fields)
         await ask(visitor, reason)
     except (InvalidInput, PeerError, RefusedError) as error:

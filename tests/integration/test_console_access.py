@@ -13,7 +13,8 @@ from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import InvalidInput
 from fraudkit.settings import ConsoleSettings, DetectorSettings, LauncherSettings, RolloutSettings, Settings
 from serving.console.access import Access
-from serving.console.app import Console, ConsoleApp
+from serving.console.app import ConsoleApp
+from serving.console.context import Console
 from serving.console.page import NAVIGATION
 from serving.console.peers import Peer, PeerError, Peers
 from serving.console.views.runs import LaunchedRecord

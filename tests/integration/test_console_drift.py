@@ -20,7 +20,8 @@ from fraudkit.bundle import Bundle
 from fraudkit.bundle_store import BundleStore
 from pipelines.data.synthesize import Shift
 from serving.console.access import Access
-from serving.console.app import Console, ConsoleApp
+from serving.console.app import ConsoleApp
+from serving.console.context import Console
 from serving.console.peers import Peer, Peers
 
 NOBODY = "http://127.0.0.1:9"

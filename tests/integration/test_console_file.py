@@ -19,7 +19,8 @@ from fraudkit.bundle_store import BundleStore
 from fraudkit.schema import INPUTS
 from fraudkit.settings import ConsoleSettings, RolloutSettings, Settings
 from serving.console.access import Access
-from serving.console.app import Console, ConsoleApp
+from serving.console.app import ConsoleApp
+from serving.console.context import Console
 from serving.console.peers import Peers
 from serving.console.uploads import AT_WORK, KEEP_OWN, LOT_ROWS
 

@@ -11,7 +11,8 @@ import httpx
 from fraudkit.bundle_store import BundleStore
 from fraudkit.settings import ConsoleSettings, DetectorSettings, LauncherSettings, RolloutSettings, Settings
 from serving.console.access import Access
-from serving.console.app import Console, ConsoleApp
+from serving.console.app import ConsoleApp
+from serving.console.context import Console
 from serving.console.peers import Peers
 
 NOBODY: Final = "http://127.0.0.1:9"

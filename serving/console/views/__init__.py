@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from starlette.routing import BaseRoute
 
+from serving.console.context import Console
 from serving.console.views import alerts, drift, file, models, runs, score, threshold, version
-
-if TYPE_CHECKING:
-    from serving.console.app import Console
 
 VIEWS: Final[tuple[Callable[[Console], Sequence[BaseRoute]], ...]] = (
     score.routes,

@@ -16,8 +16,8 @@ from starlette.routing import BaseRoute, Route
 
 from fraudkit.errors import InvalidInput
 from serving.console import audit, charts
-from serving.console.access import RefusedError, Role, Visitor
-from serving.console.app import Console, may
+from serving.console.access import RefusedError, Role, Visitor, may
+from serving.console.context import Console
 from serving.console.form import fields_of
 from serving.console.page import page
 from serving.console.peers import PeerError, attempt, together
@@ -206,7 +206,7 @@ async def _label(console: Console, request: Request, given: Mapping[str, str]) -
     visitor: Visitor = request.state.visitor
     name, label = given.get("id", ""), given.get("label", "")
     try:
-        may(Role.ANALYST, "marking a transaction")(request)
+        may(request, Role.ANALYST, "marking a transaction")
         if not name or label not in OUTCOMES:
             raise InvalidInput("a transaction is marked by its id, as fraud (1) or legitimate (0)")  # noqa: TRY301
         body = {"id": name, "label": int(label), "source": SOURCE, "by": visitor.name}

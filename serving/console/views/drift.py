@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from fraudkit.settings import MODEL_NAME
 from serving.console import charts
-from serving.console.app import Console
+from serving.console.context import Console
 from serving.console.course import COLUMNS, LISTED, Course, course_of
 from serving.console.page import page
 from serving.console.peers import PeerError, attempt, together

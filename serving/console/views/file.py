@@ -18,8 +18,8 @@ from fraudkit.errors import FraudError, InvalidInput
 from fraudkit.schema import INPUTS
 from fraudkit.scoring import ALERTS
 from serving.console import audit, exports
-from serving.console.access import RefusedError, Role
-from serving.console.app import Console, may
+from serving.console.access import RefusedError, Role, may
+from serving.console.context import Console
 from serving.console.page import page
 from serving.console.peers import PeerError
 from serving.console.sifting import BAD, Query, places, row, summed
@@ -68,7 +68,7 @@ class FileView:
         name = Path(request.query_params.get("name", "")).name.strip()[:_LONGEST_NAME]
         name = name if name and name.isprintable() else "file"
         try:
-            visitor = may(Role.ANALYST, "scoring a file")(request)
+            visitor = may(request, Role.ANALYST, "scoring a file")
             upload = self._uploads.begin(visitor, name)
             await self._take(request, upload)
         except (RefusedError, HTTPException) as error:

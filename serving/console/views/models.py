@@ -19,8 +19,8 @@ from fraudkit.bundle_store import BundleStore
 from fraudkit.errors import FraudError
 from serving.console import comparing, story
 from serving.console.access import Role, Visitor
-from serving.console.app import Console
 from serving.console.change import change
+from serving.console.context import Console
 from serving.console.form import fields_of
 from serving.console.page import page, percent
 from serving.console.peers import PeerError, attempt, together

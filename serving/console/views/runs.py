@@ -15,8 +15,8 @@ from starlette.routing import BaseRoute, Route
 from fraudkit.errors import InvalidInput
 from fraudkit.settings import MODEL_NAME
 from serving.console.access import Role, Visitor
-from serving.console.app import Console
 from serving.console.change import change
+from serving.console.context import Console
 from serving.console.form import fields_of
 from serving.console.page import page
 from serving.console.peers import PeerError, attempt

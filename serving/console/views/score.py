@@ -21,8 +21,8 @@ from fraudkit.schema import COMPONENTS, INPUTS, check_rows
 from fraudkit.scoring import TERMS, Scorer
 from fraudkit.settings import MODEL_NAME
 from serving.console import charts
-from serving.console.app import Console
 from serving.console.comparing import sealed
+from serving.console.context import Console
 from serving.console.form import fields_of
 from serving.console.page import page
 from serving.console.peers import PeerError, attempt

@@ -20,8 +20,8 @@ from fraudkit.estimate import Estimate
 from fraudkit.scoring import Thresholds
 from fraudkit.settings import MODEL_NAME, AlertSettings
 from serving.console import audit, charts
-from serving.console.access import RefusedError, Role, Visitor
-from serving.console.app import Console, may
+from serving.console.access import RefusedError, Role, Visitor, may
+from serving.console.context import Console
 from serving.console.form import fields_of, reason_of
 from serving.console.holdout import Holdout, Live, Point, ScoreHistogram, holdout_of, logit, places, point
 from serving.console.page import page
@@ -276,7 +276,7 @@ async def _apply(console: Console, request: Request, given: Mapping[str, str]) -
     version, controller = given.get("version", ""), console.peers.controller
     told = {name: given.get(name, "") for name in ("review", "block", "reason")}
     try:
-        may(Role.ENGINEER, "applying thresholds")(request)
+        may(request, Role.ENGINEER, "applying thresholds")
         serving = await controller.get("/v1/models", ServingRecord)
         if version != serving.champion:
             raise InvalidInput(f"the champion is {serving.champion} now, and not {version}: look at it again")

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from fraudkit.bundle import CARD, VERSION, Bundle
 from fraudkit.errors import BundleError, FraudError
 from serving.console import comparing, story
-from serving.console.app import Console
+from serving.console.context import Console
 from serving.console.page import page
 from serving.console.peers import PeerError, together
 from serving.console.records import RolloutRecord, RolloutsRecord, RunsRecord, ServingRecord
