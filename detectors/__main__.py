@@ -26,10 +26,10 @@ from detectors.store.labels import LabelStore
 from detectors.store.log import RequestLog
 from detectors.store.transactions import TransactionStore
 from detectors.store.verdicts import VerdictStore
-from fraudkit import logs
 from fraudkit.bundle_store import BundleStore
+from fraudkit.commands import Arguments, add_address, command
 from fraudkit.database import migrate_within
-from fraudkit.errors import FraudError, InvalidInput, PermanentError
+from fraudkit.errors import PermanentError
 from fraudkit.http import Server, config, listen
 from fraudkit.settings import MODEL_NAME, Settings, load_settings
 
@@ -39,29 +39,21 @@ GRACE_SECONDS: Final = 20
 """For events to be stored, less than the 30 s after which Kubernetes kills."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve; 0 after a signal, 1 when it cannot, 2 on wrong use."""
-    logs.configure()
-    try:
-        settings = load_settings()
-        parser = argparse.ArgumentParser("python -m detectors", description=__doc__)
-        parser.add_argument("--host", default=settings.detector.host, help="The address to listen on.")
-        parser.add_argument(
-            "--port", type=int, default=settings.detector.port, help="The port; 0 takes a free one."
-        )
-        parser.add_argument(
-            "--migrate", type=float, metavar="SECONDS", help="Only bring the database to this version, and end."
-        )
-        options = parser.parse_args(arguments)
-        if options.migrate is not None:
-            migrate_within(Database(settings.detector_database), options.migrate)
-            return 0
-        update = {"host": options.host, "port": options.port}
-        serve(settings.model_copy(update={"detector": settings.detector.model_copy(update=update)}))
-    except FraudError as error:
-        print(f"detector: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
-        return 2 if isinstance(error, InvalidInput) else 1
-    return 0
+@command("detector")
+def main(arguments: Arguments) -> None:
+    """Serve until a signal."""
+    settings = load_settings()
+    parser = argparse.ArgumentParser("python -m detectors", description=__doc__)
+    add_address(parser, settings.detector.host, settings.detector.port)
+    parser.add_argument(
+        "--migrate", type=float, metavar="SECONDS", help="Only bring the database to this version, and end."
+    )
+    options = parser.parse_args(arguments)
+    if options.migrate is not None:
+        migrate_within(Database(settings.detector_database), options.migrate)
+        return
+    update = {"host": options.host, "port": options.port}
+    serve(settings.model_copy(update={"detector": settings.detector.model_copy(update=update)}))
 
 
 def serve(settings: Settings) -> None:

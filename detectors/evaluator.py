@@ -23,9 +23,9 @@ from detectors.store.labels import LabelStore
 from detectors.store.outbox import OutboxStore
 from detectors.store.retention import expire
 from detectors.store.windows import WindowStore
-from fraudkit import logs
+from fraudkit.commands import Arguments, command
 from fraudkit.database import is_temporary
-from fraudkit.errors import BundleError, FraudError, InvalidInput
+from fraudkit.errors import BundleError
 from fraudkit.settings import Settings, load_settings
 
 log = structlog.get_logger()
@@ -133,22 +133,17 @@ class Loop:
         self._failing = False
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Evaluate; 0 after a signal, 1 when it cannot, 2 on wrong use."""
-    logs.configure()
+@command("evaluator")
+def main(arguments: Arguments) -> None:
+    """Evaluate until a signal."""
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    try:
-        argparse.ArgumentParser("python -m detectors.evaluator", description=__doc__).parse_args(arguments)
-        settings = load_settings()
-        log.info("evaluator started", engine=settings.detector.engine, database=_shown(settings.detector_database))
-        Loop(settings, stopping).run()
-        log.info("evaluator stopped")
-    except FraudError as error:
-        print(f"evaluator: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
-        return 2 if isinstance(error, InvalidInput) else 1
-    return 0
+    argparse.ArgumentParser("python -m detectors.evaluator", description=__doc__).parse_args(arguments)
+    settings = load_settings()
+    log.info("evaluator started", engine=settings.detector.engine, database=_shown(settings.detector_database))
+    Loop(settings, stopping).run()
+    log.info("evaluator stopped")
 
 
 def _shown(url: str) -> str:

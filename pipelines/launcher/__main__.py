@@ -13,10 +13,10 @@ from typing import Final
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from fraudkit import logs
 from fraudkit.api import MAX_BYTES, READ_SECONDS
+from fraudkit.commands import Arguments, add_address, command
 from fraudkit.database import Database, migrate_within
-from fraudkit.errors import FraudError, InvalidInput, PermanentError
+from fraudkit.errors import PermanentError
 from fraudkit.http import Server, config, listen
 from fraudkit.settings import Settings, load_settings
 from pipelines.launcher.app import LauncherApi
@@ -33,28 +33,20 @@ GRACE_SECONDS: Final = 20
 """For a run of this machine to end, less than the 30 s after which Kubernetes kills."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve; 0 after a signal, 1 when it cannot, 2 on wrong use."""
-    logs.configure()
-    try:
-        settings = load_settings()
-        parser = argparse.ArgumentParser("python -m pipelines.launcher", description=__doc__)
-        parser.add_argument("--host", default=settings.launcher.host, help="The address to listen on.")
-        parser.add_argument(
-            "--port", type=int, default=settings.launcher.port, help="The port; 0 takes a free one."
-        )
-        parser.add_argument(
-            "--migrate", type=float, metavar="SECONDS", help="Only bring the database to this version, and end."
-        )
-        options = parser.parse_args(arguments)
-        if options.migrate is not None:
-            migrate_within(_database(settings), options.migrate)
-            return 0
-        serve(settings, options.host, options.port)
-    except FraudError as error:
-        print(f"launcher: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
-        return 2 if isinstance(error, InvalidInput) else 1
-    return 0
+@command("launcher")
+def main(arguments: Arguments) -> None:
+    """Serve until a signal."""
+    settings = load_settings()
+    parser = argparse.ArgumentParser("python -m pipelines.launcher", description=__doc__)
+    add_address(parser, settings.launcher.host, settings.launcher.port)
+    parser.add_argument(
+        "--migrate", type=float, metavar="SECONDS", help="Only bring the database to this version, and end."
+    )
+    options = parser.parse_args(arguments)
+    if options.migrate is not None:
+        migrate_within(_database(settings), options.migrate)
+        return
+    serve(settings, options.host, options.port)
 
 
 def serve(settings: Settings, host: str, port: int) -> None:

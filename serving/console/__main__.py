@@ -9,34 +9,26 @@ import sys
 
 import structlog
 
-from fraudkit import logs
 from fraudkit.bundle_store import BundleStore
-from fraudkit.errors import FraudError, InvalidInput
+from fraudkit.commands import Arguments, add_address, command
 from fraudkit.http import Server, config, listen
 from fraudkit.settings import Settings, load_settings
 from serving.console.access import Access
-from serving.console.app import Console, ConsoleApp
+from serving.console.app import ConsoleApp
+from serving.console.context import Console
 from serving.console.peers import Peers
 
 log = structlog.get_logger()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve; 0 after a signal, 1 when it cannot, 2 on wrong use."""
-    logs.configure()
-    try:
-        settings = load_settings()
-        parser = argparse.ArgumentParser("python -m serving.console", description=__doc__)
-        parser.add_argument("--host", default=settings.console.host, help="The address to listen on.")
-        parser.add_argument(
-            "--port", type=int, default=settings.console.port, help="The port; 0 takes a free one."
-        )
-        options = parser.parse_args(arguments)
-        serve(settings, options.host, options.port)
-    except FraudError as error:
-        print(f"console: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
-        return 2 if isinstance(error, InvalidInput) else 1
-    return 0
+@command("console")
+def main(arguments: Arguments) -> None:
+    """Serve until a signal."""
+    settings = load_settings()
+    parser = argparse.ArgumentParser("python -m serving.console", description=__doc__)
+    add_address(parser, settings.console.host, settings.console.port)
+    options = parser.parse_args(arguments)
+    serve(settings, options.host, options.port)
 
 
 def serve(settings: Settings, host: str, port: int) -> None:

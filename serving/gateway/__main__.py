@@ -12,8 +12,8 @@ import sys
 import structlog
 from uvicorn.loops.auto import auto_loop_factory
 
-from fraudkit import logs
-from fraudkit.errors import FraudError, InvalidInput
+from fraudkit.commands import Arguments, add_address, command
+from fraudkit.errors import InvalidInput
 from fraudkit.http import Server, config, listen
 from fraudkit.settings import Settings, load_settings
 from serving.gateway.app import Gateway, Owner
@@ -26,22 +26,14 @@ GRACE_SECONDS = 20
 """For requests to finish after a signal."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve; 0 after a signal, 1 when it cannot, 2 on wrong use."""
-    logs.configure()
-    try:
-        settings = load_settings()
-        parser = argparse.ArgumentParser("python -m serving.gateway", description=__doc__)
-        parser.add_argument("--stable", required=True, help="URL of the predictor.")
-        parser.add_argument("--host", default=settings.gateway.host, help="The address to listen on.")
-        parser.add_argument(
-            "--port", type=int, default=settings.gateway.port, help="The port; 0 takes a free one."
-        )
-        serve(parser.parse_args(arguments), settings)
-    except FraudError as error:
-        print(f"gateway: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
-        return 2 if isinstance(error, InvalidInput) else 1
-    return 0
+@command("gateway")
+def main(arguments: Arguments) -> None:
+    """Serve until a signal."""
+    settings = load_settings()
+    parser = argparse.ArgumentParser("python -m serving.gateway", description=__doc__)
+    parser.add_argument("--stable", required=True, help="URL of the predictor.")
+    add_address(parser, settings.gateway.host, settings.gateway.port)
+    serve(parser.parse_args(arguments), settings)
 
 
 def serve(options: argparse.Namespace, settings: Settings) -> None:

@@ -17,8 +17,8 @@ import kserve.model_server
 import structlog
 from prometheus_client import REGISTRY
 
-from fraudkit import logs
-from fraudkit.errors import BundleError, FraudError, InvalidInput
+from fraudkit.commands import Arguments, command
+from fraudkit.errors import BundleError, InvalidInput
 from fraudkit.http import config, listen
 from fraudkit.settings import MODEL_NAME, ServingSettings, load_settings
 from serving.predictor.app import Predictor, kserve_app
@@ -34,16 +34,11 @@ GRACE_SECONDS = 20
 """For requests to finish, less than the 30 s after which Kubernetes kills."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve; 0 after a signal, 1 when the bundle is not sound or the address is taken, 2 on wrong use."""
-    logs.configure()
-    try:
-        limits = load_settings().serving
-        serve(_parser(limits).parse_args(arguments), limits)
-    except FraudError as error:
-        print(f"predictor: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
-        return 2 if isinstance(error, InvalidInput) else 1
-    return 0
+@command("predictor")
+def main(arguments: Arguments) -> None:
+    """Serve until a signal."""
+    limits = load_settings().serving
+    serve(_parser(limits).parse_args(arguments), limits)
 
 
 def serve(options: argparse.Namespace, settings: ServingSettings) -> None:

@@ -16,10 +16,10 @@ from typing import Final
 import structlog
 from prometheus_client import REGISTRY
 
-from fraudkit import logs
 from fraudkit.api import MAX_BYTES, READ_SECONDS
 from fraudkit.bundle_store import BundleStore
-from fraudkit.errors import FraudError, InvalidInput, PermanentError
+from fraudkit.commands import Arguments, add_address, command
+from fraudkit.errors import PermanentError
 from fraudkit.http import Server, config, listen
 from fraudkit.settings import Settings, load_settings
 from serving.rollout.app import RolloutApi
@@ -35,22 +35,14 @@ log = structlog.get_logger()
 STOP_SECONDS: Final = 10.0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve; 0 after a signal, 1 when it cannot, 2 on wrong use."""
-    logs.configure()
-    try:
-        settings = load_settings()
-        parser = argparse.ArgumentParser("python -m serving.rollout", description=__doc__)
-        parser.add_argument("--host", default=settings.rollout.host, help="The address to listen on.")
-        parser.add_argument(
-            "--port", type=int, default=settings.rollout.port, help="The port; 0 takes a free one."
-        )
-        options = parser.parse_args(arguments)
-        serve(settings, options.host, options.port)
-    except FraudError as error:
-        print(f"rollout: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
-        return 2 if isinstance(error, InvalidInput) else 1
-    return 0
+@command("rollout")
+def main(arguments: Arguments) -> None:
+    """Serve until a signal."""
+    settings = load_settings()
+    parser = argparse.ArgumentParser("python -m serving.rollout", description=__doc__)
+    add_address(parser, settings.rollout.host, settings.rollout.port)
+    options = parser.parse_args(arguments)
+    serve(settings, options.host, options.port)
 
 
 def serve(settings: Settings, host: str, port: int) -> None:

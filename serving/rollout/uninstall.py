@@ -13,8 +13,8 @@ from typing import Final
 
 import structlog
 
-from fraudkit import logs
-from fraudkit.errors import FraudError, InvalidInput, TemporaryError
+from fraudkit.commands import Arguments, command
+from fraudkit.errors import TemporaryError
 from fraudkit.settings import MODEL_NAME, RolloutSettings
 from serving.rollout.apiserver import CONFIG_MAPS, INFERENCE_SERVICES, ApiServer, Kind, connect
 
@@ -30,22 +30,17 @@ POLL_SECONDS: Final = 1.0
 _MOST: Final = 500
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Remove; 0 when all is gone, 1 when it is not, 2 on wrong use."""
-    logs.configure()
+@command("uninstall")
+def main(arguments: Arguments) -> None:
+    """Remove all of it."""
     parser = argparse.ArgumentParser("python -m serving.rollout.uninstall", description=__doc__)
     parser.add_argument("--namespace", required=True, help="The release's.")
     parser.add_argument("--controller", required=True, help="Name of the controller's Deployment.")
     parser.add_argument("--runtimes", required=True, help="Label selector of the release's ServingRuntimes.")
     parser.add_argument("--seconds", type=float, default=240.0, help="How long it may take.")
     told = parser.parse_args(arguments)
-    try:
-        server = ApiServer(told.namespace, connect())
-        uninstall(server, told.controller, told.runtimes, time.monotonic() + told.seconds)
-    except FraudError as error:
-        print(f"uninstall: {error}", file=sys.stderr)  # noqa: T201  # one line, for a person
-        return 2 if isinstance(error, InvalidInput) else 1
-    return 0
+    server = ApiServer(told.namespace, connect())
+    uninstall(server, told.controller, told.runtimes, time.monotonic() + told.seconds)
 
 
 def uninstall(server: ApiServer, controller: str, runtimes: str, end: float) -> None:
