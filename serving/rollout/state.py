@@ -12,7 +12,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from fraudkit.policy.rollout import NO_REQUESTS, Server, Skew
-from serving.rollout.targets import Side, Wanted
+from serving.rollout.targets import Wanted
 
 KEPT: Final = 50
 """Roll-outs that are remembered."""
@@ -293,11 +293,6 @@ def wanted(state: State, percents: tuple[int, ...]) -> Wanted | None:
         percent = percents[going_on.step]
         return Wanted(going_on.champion, going_on.version, percent, going_on.template)
     return Wanted(going_on.champion, template=going_on.former_template)
-
-
-def counts_of(counts: Counts, side: Side) -> Tally:
-    """What was counted on a side."""
-    return counts.canary if side is Side.CANARY else counts.stable
 
 
 def _added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
