@@ -1,40 +1,50 @@
-"""Changes that engineers ask the other parts for: role, reason, and a line in the audit whatever comes of it."""
+"""Changes that people ask the other parts for: a role, and a line in the audit whatever comes of it."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from starlette.requests import Request
 
-from fraudkit.errors import InvalidInput
+from fraudkit.errors import FraudError
 from serving.console import audit
 from serving.console.access import RefusedError, Role, Visitor, may
-from serving.console.form import reason_of
 from serving.console.peers import PeerError
+
+_Made = TypeVar("_Made")
 
 
 async def change(
     request: Request,
-    fields: Mapping[str, str],
+    role: Role,
     action: str,
     target: str,
-    ask: Callable[[Visitor, str], Awaitable[object]],
-) -> str:
-    """Ask for a change, with who wants it and why; empty, or why it was not made, for who can mend it.
+    ask: Callable[[Visitor], Awaitable[_Made]],
+    noted: Callable[[_Made], dict[str, str]] = lambda _: {"outcome": "done"},
+    **told: str,
+) -> _Made:
+    """Ask for a change, as who wants it.
+
+    Args:
+        request: Who that is.
+        role: What it takes.
+        action: What is to be done, in a word or two.
+        target: To what.
+        ask: Asks for it.
+        noted: What the audit says of what came of it, its outcome at the least.
+        told: What else the audit says.
 
     Raises:
-        RefusedError: It takes the role engineer.
+        RefusedError: Who asks may not.
+        FraudError: The form lacks something.
+        PeerError: The part that is asked is away, or refuses.
     """
     visitor: Visitor = request.state.visitor
-    reason = ""
     try:
-        may(request, Role.ENGINEER, f"to {action}")
-        reason = reason_of(fields)
-        await ask(visitor, reason)
-    except (InvalidInput, PeerError, RefusedError) as error:
-        audit.changed(visitor, action, target, str(error), reason=reason)
-        if isinstance(error, RefusedError):
-            raise
-        return str(error)
-    audit.changed(visitor, action, target, "done", reason=reason)
-    return ""
+        made = await ask(may(request, role, f"to {action}"))
+    except (FraudError, PeerError, RefusedError) as error:
+        audit.changed(visitor, action, target, str(error), **told)
+        raise
+    audit.changed(visitor, action, target, **noted(made), **told)
+    return made

@@ -98,7 +98,7 @@ def test_a_viewer_sees_a_roll_out_and_steers_none_and_each_try_is_audited(tried:
         assert steer(tried, "pause", reason="to look")[0] == 303
     lines = [(one["by"], one["action"], one["outcome"], one["reason"]) for one in told if one["event"] == "audit"]
     refused = f"to promote takes the role engineer; {VIEWER} is viewer"
-    assert lines == [(VIEWER, "promote", refused, ""), (ENGINEER, "pause", "done", "to look")]
+    assert lines == [(VIEWER, "promote", refused, "I want it"), (ENGINEER, "pause", "done", "to look")]
 
 
 def test_the_live_part_follows_the_roll_out_and_offers_what_can_be_done(tried: World) -> None:

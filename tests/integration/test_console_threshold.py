@@ -111,7 +111,7 @@ def test_an_engineer_applies_with_a_reason_and_a_roll_out_of_a_child_begins(worl
 @pytest.mark.parametrize(
     ("user", "changed", "status", "said"),
     [
-        (ANALYST, {}, 403, "applying thresholds takes the role engineer"),
+        (ANALYST, {}, 403, "to set thresholds takes the role engineer"),
         (ENGINEER, {"reason": " "}, 422, "reason: say why"),
         (ENGINEER, {"review": "0.9"}, 422, "review &lt; block"),
         (ENGINEER, {"review": "much"}, 422, "are probabilities"),

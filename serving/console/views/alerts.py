@@ -15,8 +15,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from fraudkit.errors import InvalidInput
-from serving.console import audit, charts
-from serving.console.access import RefusedError, Role, Visitor, may
+from serving.console import charts
+from serving.console.access import RefusedError, Role, Visitor
+from serving.console.change import change
 from serving.console.context import Console
 from serving.console.form import fields_of
 from serving.console.page import page
@@ -203,17 +204,17 @@ async def _label(console: Console, request: Request, given: Mapping[str, str]) -
         InvalidInput: The form lacks something.
         PeerError: The detector is away, or refuses.
     """
-    visitor: Visitor = request.state.visitor
     name, label = given.get("id", ""), given.get("label", "")
-    try:
-        may(request, Role.ANALYST, "marking a transaction")
+
+    async def ask(visitor: Visitor) -> AddedRecord:
         if not name or label not in OUTCOMES:
-            raise InvalidInput("a transaction is marked by its id, as fraud (1) or legitimate (0)")  # noqa: TRY301
+            raise InvalidInput("a transaction is marked by its id, as fraud (1) or legitimate (0)")
         body = {"id": name, "label": int(label), "source": SOURCE, "by": visitor.name}
         detector = console.peers.detector
-        added = detector.read(await detector.send("POST", "/v1/labels", json=body), AddedRecord)
-    except (RefusedError, InvalidInput, PeerError) as error:
-        audit.changed(visitor, "label", name, str(error), label=label)
-        raise
-    audit.changed(visitor, "label", name, "unknown id" if added.unknown else "done", label=label)
+        return detector.read(await detector.send("POST", "/v1/labels", json=body), AddedRecord)
+
+    def noted(added: AddedRecord) -> dict[str, str]:
+        return {"outcome": "unknown id" if added.unknown else "done"}
+
+    added = await change(request, Role.ANALYST, "label", name, ask, noted, label=label)
     return "unknown" if added.unknown else OUTCOMES[label]

@@ -16,12 +16,12 @@ from starlette.routing import BaseRoute, Route
 
 from fraudkit.bundle import SCORER, Bundle
 from fraudkit.bundle_store import BundleStore
-from fraudkit.errors import FraudError
+from fraudkit.errors import FraudError, InvalidInput
 from serving.console import comparing, story
 from serving.console.access import Role, Visitor
 from serving.console.change import change
 from serving.console.context import Console
-from serving.console.form import fields_of
+from serving.console.form import fields_of, reason_of
 from serving.console.page import page, percent
 from serving.console.peers import PeerError, attempt, together
 from serving.console.records import (
@@ -130,13 +130,16 @@ def routes(console: Console) -> Sequence[BaseRoute]:
         return await _changed(request, "accept", version, f"/v1/bundles/{quote(version, safe='')}/reference")
 
     async def _changed(request: Request, action: str, target: str, path: str) -> Response:
-        async def ask(visitor: Visitor, reason: str) -> None:
-            await controller.send("POST", path, 30.0, json={"by": visitor.name, "reason": reason})
+        async def ask(visitor: Visitor) -> None:
+            body = {"by": visitor.name, "reason": reason_of(fields)}
+            await controller.send("POST", path, 30.0, json=body)
 
         fields = await fields_of(request)
-        problem = await change(request, fields, action, target, ask)
-        if problem:
-            return await shown(request, fields.get("reason", ""), problem)
+        reason = fields.get("reason", "")
+        try:
+            await change(request, Role.ENGINEER, action, target, ask, reason=reason)
+        except (InvalidInput, PeerError) as error:
+            return await shown(request, reason, str(error))
         return RedirectResponse(f"/models?did={action}", 303)
 
     async def now(request: Request) -> Response:

@@ -17,7 +17,7 @@ from fraudkit.settings import MODEL_NAME
 from serving.console.access import Role, Visitor
 from serving.console.change import change
 from serving.console.context import Console
-from serving.console.form import fields_of
+from serving.console.form import fields_of, reason_of
 from serving.console.page import page
 from serving.console.peers import PeerError, attempt
 from serving.console.records import Read, RunRecord, RunsRecord
@@ -57,16 +57,17 @@ def routes(console: Console) -> Sequence[BaseRoute]:
 
     async def launch(request: Request) -> Response:
         fields = await fields_of(request)
-        told: list[LaunchedRecord] = []
 
-        async def ask(visitor: Visitor, reason: str) -> None:
-            body = launch_body(fields, visitor.name, reason)
-            told.append(launcher.read(await launcher.send("POST", "/v1/runs", json=body), LaunchedRecord))
+        async def ask(visitor: Visitor) -> LaunchedRecord:
+            body = launch_body(fields, visitor.name, reason_of(fields))
+            return launcher.read(await launcher.send("POST", "/v1/runs", json=body), LaunchedRecord)
 
-        problem = await change(request, fields, "launch", f"{MANUAL}{fields.get('name', '').strip()}", ask)
-        if problem:
-            return await shown(request, fields, problem)
-        return RedirectResponse(f"/runs/{quote(told[0].key, safe='')}?became={told[0].state}", 303)
+        target, reason = f"{MANUAL}{fields.get('name', '').strip()}", fields.get("reason", "")
+        try:
+            run = await change(request, Role.ENGINEER, "launch", target, ask, reason=reason)
+        except (InvalidInput, PeerError) as error:
+            return await shown(request, fields, str(error))
+        return RedirectResponse(f"/runs/{quote(run.key, safe='')}?became={run.state}", 303)
 
     async def one(request: Request) -> Response:
         key = request.path_params["key"]

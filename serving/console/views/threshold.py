@@ -19,8 +19,9 @@ from fraudkit.errors import BundleError, FraudError, InvalidInput
 from fraudkit.estimate import Estimate
 from fraudkit.scoring import Thresholds
 from fraudkit.settings import MODEL_NAME, AlertSettings
-from serving.console import audit, charts
-from serving.console.access import RefusedError, Role, Visitor, may
+from serving.console import charts
+from serving.console.access import RefusedError, Role, Visitor
+from serving.console.change import change
 from serving.console.context import Console
 from serving.console.form import fields_of, reason_of
 from serving.console.holdout import Holdout, Live, Point, ScoreHistogram, holdout_of, logit, places, point
@@ -272,20 +273,19 @@ async def _apply(console: Console, request: Request, given: Mapping[str, str]) -
         InvalidInput: The form lacks something, or is of a model that is champion no longer.
         PeerError: The controller is away, or refuses.
     """
-    visitor: Visitor = request.state.visitor
     version, controller = given.get("version", ""), console.peers.controller
-    told = {name: given.get(name, "") for name in ("review", "block", "reason")}
-    try:
-        may(request, Role.ENGINEER, "applying thresholds")
+
+    async def ask(visitor: Visitor) -> RolloutRecord:
         serving = await controller.get("/v1/models", ServingRecord)
         if version != serving.champion:
             raise InvalidInput(f"the champion is {serving.champion} now, and not {version}: look at it again")
         holdout = await run_in_threadpool(holdout_of, console.bundles, version)
         asked = asdict(wanted(given, holdout.thresholds)) | {"by": visitor.name, "reason": reason_of(given)}
         path = f"/v1/bundles/{version}/thresholds"
-        rollout = controller.read(await controller.send("POST", path, ROLLOUT_SECONDS, json=asked), RolloutRecord)
-    except (RefusedError, FraudError, PeerError) as error:
-        audit.changed(visitor, "thresholds", version, str(error), **told)
-        raise
-    audit.changed(visitor, "thresholds", version, "done", rollout=rollout.id, **told)
-    return rollout
+        return controller.read(await controller.send("POST", path, ROLLOUT_SECONDS, json=asked), RolloutRecord)
+
+    def noted(rollout: RolloutRecord) -> dict[str, str]:
+        return {"outcome": "done", "rollout": rollout.id}
+
+    told = {name: given.get(name, "") for name in ("review", "block", "reason")}
+    return await change(request, Role.ENGINEER, "set thresholds", version, ask, noted, **told)
